@@ -1,0 +1,1 @@
+"""Clusters: one k-means for the cohort."""

@@ -1,0 +1,256 @@
+"""The settings: one frozen tree, each default in one place, misspelt keys refused.
+
+``load_settings`` merges, in this order: the defaults below, YAML files, ``key=value`` overrides.
+``fingerprint`` hashes the part of the tree that decides a stage's result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ccrl_wsi.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Immutable; a misspelt key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SlideSettings(Section):
+    """How slide files are understood."""
+
+    mpp: Positive | None = Field(
+        None, description="Micrometres per level-0 pixel, for slides that do not say or are wrong."
+    )
+    min_mpp: Positive = Field(0.05, description="A smaller pixel size is taken for a mistake.")
+    max_mpp: Positive = Field(4.0, description="A larger pixel size is taken for a mistake.")
+
+
+class TissueSettings(Section):
+    """Where to look for nuclei."""
+
+    method: Literal["otsu", "none", "geojson"] = Field(
+        "otsu", description="otsu: stained areas; none: everywhere; geojson: inside given regions."
+    )
+    regions: Path | None = Field(
+        None, description="GeoJSON in level-0 px, or a folder with <slide_id>.geojson."
+    )
+    mpp: Positive = Field(8.0, description="Resolution of the mask, um per pixel.")
+    min_area_um2: float = Field(5000.0, ge=0, description="Smaller specks are not tissue.")
+    max_hole_um2: float = Field(20000.0, ge=0, description="Smaller holes are filled.")
+    margin_um: float = Field(24.0, ge=0, description="The mask is widened by this much.")
+    min_saturation: float = Field(
+        0.04, ge=0, le=1, description="Floor of Otsu's threshold: paler areas are never tissue."
+    )
+
+    @model_validator(mode="after")
+    def _regions_go_with_geojson(self) -> TissueSettings:
+        if (self.method == "geojson") != (self.regions is not None):
+            raise ValueError("method=geojson and regions=FILE belong together: give both or none")
+        return self
+
+
+class TileSettings(Section):
+    """How the slide is cut."""
+
+    mpp: Positive = Field(0.25, description="Resolution everything is computed at, um per pixel.")
+    mpp_tolerance: float = Field(
+        0.01, ge=0, lt=0.2, description="A level this close to mpp (relative) is used as stored."
+    )
+    core_px: int = Field(2048, ge=64, description="Side of the area a tile answers for.")
+    halo_um: float = Field(32.0, ge=0, description="Extra margin; larger than any nucleus.")
+    partition_side: int = Field(2, ge=1, description="A partition is this many tiles squared.")
+
+
+class WatershedSettings(Section):
+    """The segmenter that needs no weights."""
+
+    smooth_um: Positive = Field(0.5, description="Sigma of the blur on haematoxylin.")
+    window_um: Positive = Field(20.0, description="Side of the window of the local threshold.")
+    min_density: float = Field(0.12, description="Haematoxylin below this is never a nucleus.")
+    offset: float = Field(0.02, description="How much a pixel must exceed its surroundings.")
+    seed_distance_um: Positive = Field(2.5, description="Two nuclei's centres are further apart.")
+
+
+class NucleiSettings(Section):
+    """How nuclei are found."""
+
+    segmenter: str = Field(
+        "hovernet_fast-pannuke",
+        description="A HoVer-Net of TIAToolbox, watershed, or module:Class of a ModelABC.",
+    )
+    weights: Path | None = Field(None, description="Local weight file; else TIAToolbox's cache.")
+    window_px: int = Field(1024, ge=256, description="Side of what the network sees at once.")
+    batch_size: int = Field(4, ge=1, description="Windows the network takes at once.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
+    )
+    min_area_um2: float = Field(8.0, ge=0, description="Smaller objects are not nuclei.")
+    max_area_um2: Positive = Field(1500.0, description="Larger objects are not nuclei.")
+    watershed: WatershedSettings = WatershedSettings()
+
+
+class CropSettings(Section):
+    """How a nucleus becomes an image (papers: the adaptive window)."""
+
+    scale: Positive = Field(2.0, description="Window side / long side of the nucleus' box.")
+    size_px: int = Field(32, ge=8, description="Side of the crop after resizing.")
+    keep: bool = Field(False, description="Keep the crops in the store.")
+
+
+class EmbeddingSettings(Section):
+    """How a crop becomes a vector."""
+
+    encoder: str = Field(
+        "morphology", description="morphology, or a CCRL checkpoint (.safetensors)."
+    )
+    batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
+
+
+class ClusterSettings(Section):
+    """How the cohort's cells are grouped."""
+
+    k: int = Field(8, ge=2, le=30, description="Number of clusters.")
+    sample_per_slide: int = Field(20000, ge=1, description="Cells of a slide used to fit.")
+    n_init: int = Field(10, ge=1, description="Starts of k-means; the best is kept.")
+    max_iter: int = Field(300, ge=1, description="Steps of one start at most.")
+    standardise: Literal["auto", "yes", "no"] = Field(
+        "auto", description="Scale dimensions to unit variance first; auto: as the encoder asks."
+    )
+    codebook: Path | None = Field(None, description="Apply this codebook instead of fitting.")
+
+
+class OverlaySettings(Section):
+    """What QuPath reads."""
+
+    points_above: int = Field(
+        1_000_000, ge=0, description="Slides with more cells get centroids instead of outlines."
+    )
+    split_above: int = Field(
+        2_000_000, ge=1, description="Objects in one file; more go to numbered files."
+    )
+    crop_to_bounds: bool = Field(
+        True, description="Count from the scanned area as QuPath does; false: --no-crop."
+    )
+
+
+class ComputeSettings(Section):
+    """The machine. Never part of a fingerprint: results do not depend on it."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    read_ahead: int = Field(2, ge=0, description="Tiles read before they are needed.")
+
+
+class Settings(Section):
+    """Everything a run can be told."""
+
+    seed: int = Field(0, ge=0)
+    slides: SlideSettings = SlideSettings()
+    tissue: TissueSettings = TissueSettings()
+    tiles: TileSettings = TileSettings()
+    nuclei: NucleiSettings = NucleiSettings()
+    crops: CropSettings = CropSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    overlay: OverlaySettings = OverlaySettings()
+    compute: ComputeSettings = ComputeSettings()
+
+
+CELL_SECTIONS = ("slides", "tissue", "tiles", "nuclei", "crops", "embedding")
+"""The sections that decide which cells there are and what their vectors are."""
+
+
+def load_settings(files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
+    """Merge defaults, YAML ``files`` (later ones win) and ``overrides`` such as ``tiles.mpp=0.5``.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or not a mapping, a key is unknown or a value does not fit.
+    """
+    tree: dict[str, Any] = {}
+    for file in files:
+        _merge(tree, _read_yaml(file))
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def fingerprint(
+    settings: Settings, sections: Sequence[str] = CELL_SECTIONS, extra: str = ""
+) -> str:
+    """Sixteen hex digits that change with any setting of ``sections``."""
+    tree = settings.model_dump(mode="json")
+    wanted = {name: tree[name] for name in sections}
+    text = json.dumps([wanted, extra], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Sentences such as ``tiles.mpp: 0.25 -> 0.5`` for every leaf in which two trees differ."""
+    found: list[str] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a} -> {b}")
+    return found
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the settings file {file}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict | None):
+        raise ConfigError(f"{file} must hold sections such as 'tiles:', not {type(tree).__name__}.")
+    return tree or {}
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: write it as key=value, for example tiles.mpp=0.5.")
+    try:
+        tree: Any = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        tree = text
+    for name in reversed(key.strip().split(".")):
+        tree = {name: tree}
+    return dict(tree)
+
+
+def _merge(tree: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{place}: no such setting. `ccrl-wsi config` lists them all.")
+        else:
+            lines.append(f"{place}: {problem['msg']} (got {problem.get('input')!r}).")
+    return "\n".join(lines)

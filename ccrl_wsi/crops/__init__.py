@@ -1,0 +1,1 @@
+"""Crops: a window around every nucleus."""

@@ -1,0 +1,1 @@
+"""Embeddings: encoders and their checkpoints."""

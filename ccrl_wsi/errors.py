@@ -1,0 +1,25 @@
+"""What can go wrong, by name. Every message says what, where and what to do next."""
+
+
+class CcrlError(Exception):
+    """The parent of every error this package raises on purpose."""
+
+
+class ConfigError(CcrlError):
+    """A setting, an option or the output folder does not allow the run. Exit code 2."""
+
+
+class SlideError(CcrlError):
+    """A slide cannot be opened, read or measured."""
+
+
+class ModelError(CcrlError):
+    """A network's weights are missing, foreign or damaged."""
+
+
+class StoreError(CcrlError):
+    """A result on disk is missing, damaged or of another version."""
+
+
+class ClusterError(CcrlError):
+    """Cells cannot be clustered as asked, or a codebook does not fit them."""

@@ -1,0 +1,1 @@
+"""Nuclei: segmenters, outlines and measurements."""

@@ -1,0 +1,1 @@
+"""Outputs: what other programs read."""

@@ -1,0 +1,1 @@
+"""Slides: opening files, their pixel size, where the tissue is."""

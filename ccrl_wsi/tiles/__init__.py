@@ -1,0 +1,1 @@
+"""Tiles: cutting the grid so that every nucleus has exactly one owner."""
