@@ -123,6 +123,7 @@ class ClusterSettings(Section):
 
     k: int = Field(8, ge=2, le=30, description="Number of clusters.")
     sample_per_slide: int = Field(20000, ge=1, description="Cells of a slide used to fit.")
+    sample_in_all: int = Field(400_000, ge=1, description="Cells of the cohort used to fit.")
     n_init: int = Field(10, ge=1, description="Starts of k-means; the best is kept.")
     max_iter: int = Field(300, ge=1, description="Steps of one start at most.")
     standardise: Literal["auto", "yes", "no"] = Field(

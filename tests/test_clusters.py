@@ -1,0 +1,147 @@
+"""Clusters: fitted once, assigned exactly, numbered the same way every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccrl_wsi.clusters.codebook import Codebook, load_codebook, save_codebook
+from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
+from ccrl_wsi.clusters.palette import cluster_colors, cluster_names
+from ccrl_wsi.config import ClusterSettings
+from ccrl_wsi.errors import ClusterError
+
+
+def blobs(sizes=(300, 200, 100), seed=0):
+    rng = np.random.default_rng(seed)
+    centers = np.array([[0.0, 0, 0], [10, 0, 0], [0, 10, 0]])
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    return centers[truth] + rng.normal(0, 0.5, (len(truth), 3)), truth
+
+
+def fit(vectors, k=3, standardise=False):
+    return fit_codebook(
+        vectors,
+        ClusterSettings(k=k),
+        seed=0,
+        encoder=("e", "f"),
+        standardise=standardise,
+        record={},
+    )
+
+
+def test_separate_groups_are_found_and_numbered_by_size():
+    vectors, truth = blobs()
+    shuffled = np.random.default_rng(1).permutation(len(vectors))
+    for order in (np.arange(len(vectors)), shuffled):
+        codebook = fit(vectors[order])
+        assert codebook.sizes == (300, 200, 100)
+        np.testing.assert_array_equal(assign(vectors, codebook)[0], truth)
+
+
+def test_assignment_equals_the_slow_definition():
+    vectors, _ = blobs()
+    codebook = fit(vectors, standardise=True)
+    scaled = (vectors - codebook.mean) / codebook.std
+    slow = np.array([[np.sqrt(((x - c) ** 2).sum()) for c in codebook.centers] for x in scaled])
+    cluster, distance = assign(vectors, codebook)
+    np.testing.assert_array_equal(cluster, slow.argmin(axis=1))
+    np.testing.assert_allclose(distance, slow.min(axis=1), rtol=1e-6)
+
+
+def test_assignment_does_not_depend_on_the_chunk(monkeypatch):
+    vectors, _ = blobs()
+    codebook = fit(vectors)
+    whole = assign(vectors, codebook)
+    monkeypatch.setattr("ccrl_wsi.clusters.kmeans.CHUNK", 7)
+    for a, b in zip(whole, assign(vectors, codebook), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_standardising_makes_units_irrelevant():
+    vectors, _ = blobs()
+    a = fit(vectors, standardise=True)
+    b = fit(vectors * [1, 1000, 1e-3], standardise=True)
+    np.testing.assert_allclose(a.centers, b.centers, atol=1e-9)
+
+
+def test_a_constant_dimension_does_not_break_standardising():
+    vectors, truth = blobs()
+    vectors = np.column_stack([vectors, np.full(len(vectors), 7.0)])
+    np.testing.assert_array_equal(assign(vectors, fit(vectors, standardise=True))[0], truth)
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((2, 3)), np.ones((50, 3)), np.zeros((0, 3))])
+def test_fewer_different_cells_than_clusters_is_told(vectors):
+    with pytest.raises(ClusterError, match="clusters.k="):
+        fit(vectors)
+
+
+def test_infinite_embeddings_are_refused():
+    with pytest.raises(ClusterError, match="not finite"):
+        fit(np.array([[np.nan, 0.0, 1.0]] * 5))
+
+
+def test_a_codebook_survives_the_disk(tmp_path):
+    vectors, _ = blobs()
+    codebook = fit(vectors, standardise=True)
+    save_codebook(tmp_path / "c.safetensors", codebook)
+    loaded = load_codebook(tmp_path / "c.safetensors")
+    assert loaded.fingerprint == codebook.fingerprint
+    assert loaded.sizes == codebook.sizes
+    loaded.check_encoder("e", "f")
+    with pytest.raises(ClusterError, match="mean different things"):
+        loaded.check_encoder("e", "other")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"\x80\x04pickle" * 50])
+def test_a_foreign_codebook_is_named(tmp_path, content):
+    path = tmp_path / "c.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ClusterError, match="codebook"):
+        load_codebook(path)
+
+
+@given(n=st.lists(st.integers(0, 500), min_size=1, max_size=20), per=st.integers(1, 200))
+def test_every_slide_gives_the_same_share_or_all_it_has(n, per):
+    sizes = sample_sizes(n, per, 1000)
+    share = max(1, min(per, 1000 // len(n)))
+    assert sizes == [min(cells, share) for cells in n]
+
+
+def test_a_slides_sample_does_not_depend_on_other_slides():
+    rows = sample_rows(1000, 50, 0, "a")
+    np.testing.assert_array_equal(rows, sample_rows(1000, 50, 0, "a"))
+    assert (np.diff(rows) > 0).all()
+    assert set(rows) != set(sample_rows(1000, 50, 0, "b"))
+
+
+def test_thirty_colours_differ_and_the_first_ones_stay():
+    assert len(set(cluster_colors(30))) == 30
+    assert cluster_colors(30)[:8] == cluster_colors(8)
+    assert list(cluster_names(12)) == sorted(cluster_names(12))
+
+
+def test_composition_counts_add_up():
+    slide = Composition("s", None, "g", 2.0, count_clusters(np.array([0, 0, 2]), 3))
+    header, [row] = composition_rows([slide], ["C01", "C02", "C03"])
+    table = dict(zip(header, row, strict=True))
+    assert table["n_cells"] == 3
+    assert (table["C01_n"], table["C02_n"], table["C03_n"]) == (2, 0, 1)
+    assert table["C01_fraction"] == pytest.approx(2 / 3, abs=1e-6)
+    assert table["C03_per_mm2"] == 0.5
+
+
+def test_an_empty_slide_has_no_fractions():
+    header, [row] = composition_rows([Composition("s", None, None, 0.0, (0, 0))], ["C01", "C02"])
+    assert dict(zip(header, row, strict=True))["C01_fraction"] == ""
+
+
+def test_codebooks_of_different_encoders_have_different_fingerprints():
+    a = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "f", (1, 1), {})
+    b = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "g", (1, 1), {})
+    assert a.fingerprint != b.fingerprint
