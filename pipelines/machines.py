@@ -1,0 +1,172 @@
+"""The machine a run is told to use: ``--on`` read into typed settings. Nothing is started here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ccrl_wsi.config_files import find_config
+from ccrl_wsi.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Memory = Annotated[
+    str, Field(pattern=r"^\d+(\.\d+)? ?([kKMGT]i?)?B$", description="For example 16 GB.")
+]
+Address = Annotated[str, Field(pattern=r"^(tcp|tls)://\S+:\d+$")]
+
+
+class _Machine(BaseModel):
+    """Immutable; a misspelt key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SerialMachine(_Machine):
+    """The calling process, one partition after the other: the reference."""
+
+    kind: Literal["serial"] = "serial"
+
+
+class LocalMachine(_Machine):
+    """Dask workers on this computer, bound to loopback."""
+
+    kind: Literal["local"] = "local"
+    workers: Count | None = Field(None, description="Processes; absent: one per usable core.")
+    threads: Count = Field(1, description="Partitions a process works on at once.")
+    memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")
+
+
+class GpuMachine(_Machine):
+    """One Dask worker per GPU of this computer, each announcing the resource ``GPU=1``."""
+
+    kind: Literal["gpu"] = "gpu"
+    gpus: Count | None = Field(None, description="GPUs to use; absent: all that are visible.")
+    threads: Count = Field(1, description="Partitions a process works on at once.")
+    memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")
+
+
+class SlurmMachine(_Machine):
+    """Dask workers as SLURM jobs, started and ended with the work.
+
+    ``cores`` is also the number of partitions a job works on at once, shared by its ``processes``.
+    Keys from ``cores`` to ``job_script_prologue`` are those of ``dask_jobqueue.SLURMCluster``.
+    """
+
+    kind: Literal["slurm"] = "slurm"
+    cores: Count
+    memory: Memory
+    processes: Count = 1
+    account: str | None = None
+    queue: str | None = None
+    walltime: str = Field("04:00:00", pattern=r"^(\d+-)?\d{1,3}:\d{2}:\d{2}$")
+    interface: str | None = Field(None, description="Network between nodes, for example ib0.")
+    local_directory: str | None = Field(None, description="Scratch folder of a worker.")
+    job_extra_directives: tuple[str, ...] = ()
+    job_script_prologue: tuple[str, ...] = ()
+    gpu: bool = Field(False, description="Each job has a GPU: its worker announces GPU=1.")
+    minimum_jobs: int = Field(1, ge=0)
+    maximum_jobs: Count = 8
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _walltime_is_text(cls, value: Any) -> Any:
+        # YAML reads 12:00:00 without quotes as the number 43200.
+        if not isinstance(value, str):
+            raise ValueError('write the time in quotes, such as "12:00:00"')
+        return value
+
+    @model_validator(mode="after")
+    def _minimum_within_maximum(self) -> SlurmMachine:
+        if self.minimum_jobs > self.maximum_jobs:
+            raise ValueError("minimum_jobs is larger than maximum_jobs")
+        return self
+
+    def cluster_options(self) -> dict[str, Any]:
+        """Keyword arguments for ``dask_jobqueue.SLURMCluster``; what is not given is left out."""
+        own = {"kind", "gpu", "minimum_jobs", "maximum_jobs"}
+        given = self.model_dump(exclude=own, exclude_none=True)
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        if self.gpu:
+            options["worker_extra_args"] = ["--resources", "GPU=1"]
+        return options
+
+
+class AddressMachine(_Machine):
+    """A Dask scheduler that runs already."""
+
+    kind: Literal["address"] = "address"
+    address: Address
+
+
+MachineSettings: TypeAlias = (
+    SerialMachine | LocalMachine | GpuMachine | SlurmMachine | AddressMachine
+)
+
+_PARSER: TypeAdapter[MachineSettings] = TypeAdapter(
+    Annotated[MachineSettings, Field(discriminator="kind")]
+)
+
+
+def load_machine(on: str) -> MachineSettings:
+    """What ``--on`` asks for.
+
+    Parameters
+    ----------
+    on
+        A name in ``configs/machine`` (``local``, ``serial``, ``gpu``, ``slurm``), a YAML file, or
+        the address of a running scheduler.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or a key or value in it does not fit.
+    """
+    if "://" in on:
+        return _parse({"kind": "address", "address": on}, on)
+    path = Path(on)
+    is_own_file = path.name != on or (bool(path.suffix) and path.is_file())
+    file = find_config(on if is_own_file else f"machine/{on}")
+    return _parse(_read(file), str(file))
+
+
+def _read(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the machine file {file}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+
+
+def _parse(tree: Any, origin: str) -> MachineSettings:
+    if not isinstance(tree, dict) or "kind" not in tree:
+        raise ConfigError(
+            f"{origin} does not describe a machine. Begin it with `kind:` and one of "
+            "serial, local, gpu, slurm, address."
+        )
+    try:
+        return _PARSER.validate_python(tree)
+    except ValidationError as error:
+        problems = [_sentence(dict(problem)) for problem in error.errors()]
+        raise ConfigError(f"{origin}: {' '.join(problems)}") from None
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    # The first part of a place is the kind, which the message's reader knows.
+    place = ".".join(str(part) for part in problem["loc"][1:]) or "kind"
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: no such key for this kind of machine."
+    if place == "address":
+        return f"{problem['input']!r} is not an address such as tcp://host:8786 or tls://host:8786."
+    return f"{place}: {problem['msg']} (got {problem['input']!r})."

@@ -1,0 +1,118 @@
+"""`--on`: every way to name a machine, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ccrl_wsi.errors import ConfigError
+from pipelines.machines import (
+    AddressMachine,
+    GpuMachine,
+    LocalMachine,
+    SerialMachine,
+    SlurmMachine,
+    load_machine,
+)
+
+
+@pytest.fixture
+def machine_file(tmp_path):
+    def write(text: str) -> str:
+        file = tmp_path / "machine.yaml"
+        file.write_text(text, encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("on", "kind"),
+    [("serial", SerialMachine), ("local", LocalMachine), ("gpu", GpuMachine)]
+    + [("slurm", SlurmMachine), ("slurm.yaml", SlurmMachine), ("machine/slurm", SlurmMachine)]
+    + [("configs/machine/slurm.yaml", SlurmMachine)],
+)
+def test_a_bundled_machine_is_found_by_name_from_anywhere(on, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(load_machine(on), kind)
+
+
+@pytest.mark.parametrize("on", ["tcp://10.0.0.1:8786", "tls://head-node:8786"])
+def test_an_address_is_a_running_scheduler(on):
+    assert load_machine(on) == AddressMachine(address=on)
+
+
+def test_a_file_sets_its_keys_and_leaves_the_rest(machine_file):
+    machine = load_machine(machine_file("kind: local\nworkers: 3\nmemory_limit: 4 GiB\n"))
+    assert machine == LocalMachine(workers=3, threads=1, memory_limit="4 GiB")
+
+
+def test_a_file_of_the_user_is_found_by_its_bare_name(machine_file, tmp_path, monkeypatch):
+    machine_file("kind: local\nworkers: 5\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_machine("machine.yaml") == LocalMachine(workers=5)
+
+
+def test_a_folder_called_local_does_not_hide_the_machine(tmp_path, monkeypatch):
+    (tmp_path / "local").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_machine("local") == LocalMachine()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: local\nworker: 3\n", "worker: no such key"),
+        ("kind: local\nworkers: 0\n", "workers: .*greater than or equal to 1"),
+        ("kind: local\nmemory_limit: lots\n", "memory_limit"),
+        ("kind: serial\nworkers: 2\n", "workers: no such key"),
+        ("kind: abacus\n", "kind: .*abacus"),
+        ("kind: slurm\ncores: 4\n", "memory: Field required"),
+        ("kind: slurm\ncores: 4\nmemory: 8 GB\nwalltime: 12:00:00\n", "in quotes"),
+        ("kind: slurm\ncores: 4\nmemory: 8 GB\nminimum_jobs: 9\n", "minimum_jobs is larger"),
+        ("kind: address\naddress: localhost:8786\n", "is not an address such as"),
+        ("workers: 3\n", "Begin it with `kind:`"),
+        ("- kind\n", "Begin it with `kind:`"),
+        ("kind: [\n", "not valid YAML"),
+        ("", "Begin it with `kind:`"),
+    ],
+)
+def test_a_wrong_file_is_one_error_that_names_file_and_key(text, message, machine_file):
+    file = machine_file(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_machine(file)
+    assert "machine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("on", ["tcp://", "http://host:80", "tcp://host"])
+def test_a_wrong_address_is_answered_with_the_right_form(on):
+    with pytest.raises(ConfigError, match="tcp://host:8786"):
+        load_machine(on)
+
+
+@pytest.mark.parametrize("on", ["cluster", "nowhere/cluster.yaml", ""])
+def test_an_unknown_machine_is_answered_with_the_known_ones(on):
+    with pytest.raises(ConfigError, match="machine/slurm"):
+        load_machine(on)
+
+
+def test_a_machine_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        LocalMachine().workers = 2
+
+
+def test_slurm_options_are_what_slurmcluster_takes():
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    machine = SlurmMachine(
+        cores=2,
+        memory="4 GB",
+        account="lab",
+        queue="gpu",
+        gpu=True,
+        job_extra_directives=("--gres=gpu:1",),
+    )
+    options = machine.cluster_options()
+    script = dask_jobqueue.slurm.SLURMJob(scheduler="tcp://127.0.0.1:1", name="w", **options)
+    text = script.job_script()
+    for line in ("-A lab", "-p gpu", "--gres=gpu:1", "-t 04:00:00", "--resources GPU=1"):
+        assert line in text
