@@ -53,6 +53,12 @@ class TissueSettings(Section):
     min_saturation: float = Field(
         0.04, ge=0, le=1, description="Floor of Otsu's threshold: paler areas are never tissue."
     )
+    max_saturation: float = Field(
+        0.08, ge=0, le=1, description="Ceiling of Otsu's threshold, for slides without glass."
+    )
+    regions_from_bounds: bool = Field(
+        True, description="Regions count from the scanned area (OpenSlide bounds), as in QuPath."
+    )
 
     @model_validator(mode="after")
     def _regions_go_with_geojson(self) -> TissueSettings:

@@ -1,0 +1,89 @@
+"""Regions that the user drew, as GeoJSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.affinity import translate
+from shapely.geometry import shape
+
+from ccrl_wsi.config import TissueSettings
+from ccrl_wsi.errors import SlideError
+from ccrl_wsi.records import SlideInfo
+
+SUFFIXES = (".geojson", ".geojson.gz", ".json")
+
+
+def read_regions(info: SlideInfo, settings: TissueSettings) -> Any:
+    """The drawn areas of a slide as one shapely geometry in level-0 pixels.
+
+    Understood are a FeatureCollection, a Feature, a geometry, or a list of these; points and
+    lines in them are ignored. QuPath counts from the corner of the scanned area: such
+    coordinates are moved, unless ``settings.regions_from_bounds`` is off.
+
+    Raises
+    ------
+    SlideError
+        If there is no file for the slide, or no area in it.
+    """
+    path = _file_of(info, settings)
+    try:
+        areas = [area for part in _geometries(_load(path)) for area in _areas(shape(part))]
+    except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise SlideError(
+            f"{path} is not the GeoJSON of regions: {error}. Export the regions from QuPath "
+            "(File > Export objects as GeoJSON) or correct the file."
+        ) from None
+    if not areas:
+        raise SlideError(f"{path} holds no Polygon or MultiPolygon. Draw regions and export again.")
+    regions = shapely.union_all(areas)
+    if settings.regions_from_bounds:
+        regions = translate(regions, info.bounds_px.left, info.bounds_px.top)
+    return regions
+
+
+def _file_of(info: SlideInfo, settings: TissueSettings) -> Path:
+    given = settings.regions
+    if given is None:
+        raise SlideError("tissue.method=geojson needs tissue.regions=FILE or FOLDER.")
+    files = [given / (info.slide_id + s) for s in SUFFIXES] if given.is_dir() else [given]
+    for file in files:
+        if file.is_file():
+            return file
+    raise SlideError(
+        f"There are no regions for {info.slide_id}: {files[0]} does not exist. Add the file, "
+        "correct tissue.regions, or leave the slide out."
+    )
+
+
+def _load(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (OSError, EOFError) as error:
+        raise SlideError(f"{path} cannot be read: {error}. Export the regions again.") from None
+
+
+def _geometries(tree: Any) -> Iterator[dict[str, Any]]:
+    """The bare geometries in a GeoJSON tree."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _geometries(part)
+    elif tree["type"] == "FeatureCollection":
+        yield from _geometries(tree["features"])
+    elif tree["type"] == "Feature":
+        yield from _geometries(tree["geometry"])
+    else:
+        yield tree
+
+
+def _areas(geometry: Any) -> list[Any]:
+    """The polygons of a geometry, made valid where lines cross."""
+    parts = shapely.get_parts(shapely.make_valid(geometry))
+    flat = [p for part in parts for p in shapely.get_parts(part)]
+    return [part for part in flat if part.geom_type == "Polygon" and not part.is_empty]

@@ -1,0 +1,135 @@
+"""Where on a slide to look for nuclei."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+
+from ccrl_wsi.arrays import BoolArray, FloatArray
+from ccrl_wsi.config import TissueSettings
+from ccrl_wsi.geometry import Box, PixelGrid
+from ccrl_wsi.records import SlideInfo
+from ccrl_wsi.slides.regions import read_regions
+from ccrl_wsi.slides.staining import find_stained
+from ccrl_wsi.slides.thumbnail import Thumbnail
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tissue:
+    """The part of a slide that is looked at.
+
+    Parameters
+    ----------
+    mask
+        (grid.height, grid.width) boolean.
+    grid
+        Where the mask lies on the slide.
+    geometry
+        The exact area (shapely, level-0 px) where the user drew it; it decides instead of the
+        mask, which is then its picture.
+    """
+
+    mask: BoolArray
+    grid: PixelGrid
+    geometry: Any = None
+
+    def __post_init__(self) -> None:
+        if self.mask.shape != (self.grid.height, self.grid.width):
+            raise ValueError(f"mask {self.mask.shape} does not fit {self.grid}")
+        if self.geometry is not None:
+            shapely.prepare(self.geometry)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look at."""
+        return not self.mask.any() if self.geometry is None else bool(self.geometry.is_empty)
+
+    @property
+    def area_um2(self) -> float:
+        """Area in square micrometres."""
+        if self.geometry is None:
+            return float(self.mask.sum() * self.grid.mpp**2)
+        return float(self.geometry.area * (self.grid.mpp / self.grid.scale) ** 2)
+
+    def contains(self, xy_px: FloatArray) -> BoolArray:
+        """Which of the points ``xy_px`` (n, 2), level-0 pixels, lie in the tissue: boolean (n,)."""
+        if self.geometry is not None:
+            inside: BoolArray = shapely.intersects_xy(self.geometry, xy_px[:, 0], xy_px[:, 1])
+            return inside
+        xy = np.floor(self.grid.from_level0(xy_px))
+        found = self.grid.extent.contains(xy)
+        columns, rows = xy[found].astype(np.int64).T
+        found[found] = self.mask[rows, columns]
+        return found
+
+    def touches(self, box: Box, grid: PixelGrid) -> bool:
+        """Whether there is tissue in ``box``, in pixels of ``grid`` (a tile's)."""
+        corners = grid.to_level0(np.array([[box.left, box.top], [box.right, box.bottom]]))
+        if self.geometry is not None:
+            return bool(self.geometry.intersects(shapely.box(*corners.ravel())))
+        # A float that should be whole must not reach into the next pixel.
+        reach = self.grid.from_level0(corners)
+        left, top = np.floor(reach[0] + 1e-6).astype(int)
+        right, bottom = np.ceil(reach[1] - 1e-6).astype(int)
+        seen = Box(left, top, right - left, bottom - top).clipped(self.grid.extent)
+        return bool(self.mask[seen.top : seen.bottom, seen.left : seen.right].any())
+
+    def to_npz(self, path: Path) -> None:
+        """Write a file that :meth:`from_npz` reads, without pickle."""
+        grid = self.grid
+        wkb = b"" if self.geometry is None else shapely.to_wkb(self.geometry)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                mask=self.mask,
+                resolution=np.array([grid.mpp, grid.scale]),
+                origin_px=np.array(grid.origin_px, np.int64),
+                wkb=np.frombuffer(wkb, np.uint8),
+            )
+
+    @staticmethod
+    def from_npz(path: Path) -> Tissue:
+        """The tissue that :meth:`to_npz` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            mask, wkb = file["mask"], file["wkb"].tobytes()
+            mpp, scale = file["resolution"].tolist()
+            x, y = file["origin_px"].tolist()
+        grid = PixelGrid(mpp, scale, (x, y), mask.shape[1], mask.shape[0])
+        return Tissue(mask, grid, shapely.from_wkb(wkb) if wkb else None)
+
+
+def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings) -> Tissue:
+    """The tissue of a slide, by ``settings.method``: see ``staining`` and ``regions``.
+
+    Raises
+    ------
+    SlideError
+        If the slide's regions cannot be read.
+    """
+    grid = thumbnail.grid
+    if settings.method == "otsu":
+        return Tissue(find_stained(thumbnail.rgb, grid.mpp, settings), grid)
+    if settings.method == "none":
+        return Tissue(np.ones((grid.height, grid.width), np.bool_), grid)
+    bounds = info.bounds_px
+    scanned = shapely.box(bounds.left, bounds.top, bounds.right, bounds.bottom)
+    regions = shapely.intersection(read_regions(info, settings), scanned)
+    return Tissue(_drawn(regions, grid), grid, regions)
+
+
+def _drawn(regions: Any, grid: PixelGrid) -> BoolArray:
+    """A picture of polygons: boolean (grid.height, grid.width)."""
+    mask = np.zeros((grid.height, grid.width), np.uint8)
+    polygons = [p for p in shapely.get_parts(regions) if p.geom_type == "Polygon"]
+    rings = [ring for p in polygons for ring in (p.exterior, *p.interiors)]
+    # Even-odd filling of all rings at once leaves the holes open.
+    corners = [np.rint(grid.from_level0(np.asarray(r.coords)) - 0.5).astype(int) for r in rings]
+    if corners:
+        cv2.fillPoly(mask, [c.astype(np.int32) for c in corners], 1)
+    drawn: BoolArray = mask.astype(np.bool_)
+    return drawn
