@@ -1,0 +1,29 @@
+"""One slide's result on disk. The only place that knows zarr.
+
+``slide.zarr`` (Zarr format 3) is laid out so that AnnData, SpatialData and GeoPandas open it. It
+is assembled from parts, gets its clusters, and is sealed with checksums; without a seal it is not
+finished.
+"""
+
+from ccrl_wsi.store.assemble import assemble_store
+from ccrl_wsi.store.check import check_store
+from ccrl_wsi.store.clusters import codebook_of, write_clusters
+from ccrl_wsi.store.ids import cell_uuids
+from ccrl_wsi.store.layout import Chunking, StoreDescription
+from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
+from ccrl_wsi.store.seal import is_sealed, seal_store
+
+__all__ = [
+    "CellBatch",
+    "Chunking",
+    "SlideStore",
+    "StoreDescription",
+    "assemble_store",
+    "cell_uuids",
+    "check_store",
+    "codebook_of",
+    "is_sealed",
+    "open_store",
+    "seal_store",
+    "write_clusters",
+]

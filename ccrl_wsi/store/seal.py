@@ -1,0 +1,97 @@
+"""The seal: a checksum of every file, written last. A store without it is unfinished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.store.layout import SEAL
+
+
+def seal_store(path: Path, known: dict[str, str] | None = None) -> None:
+    """Write the checksums of all files of the store ``path``, in one step.
+
+    ``known`` holds checksums of files that nobody has touched since: they are not read again.
+    """
+    known = known or {}
+    sums = {name: known.get(name) or _checksum(path / name) for name in _file_names(path)}
+    temporary = path / f".{SEAL}.tmp"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"sha256": sums}, file, indent=0, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path / SEAL)
+    except OSError as error:
+        raise StoreError(f"Cannot seal {path}: {error.strerror or error}.") from error
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the store was finished; its files are not looked at."""
+    return (path / SEAL).is_file()
+
+
+def break_seal(path: Path) -> dict[str, str]:
+    """Mark the store as unfinished; returns the checksums it had (none if it had no seal)."""
+    try:
+        known = read_seal(path)
+    except StoreError:
+        known = {}
+    (path / SEAL).unlink(missing_ok=True)
+    return known
+
+
+def read_seal(path: Path) -> dict[str, str]:
+    """File name, relative to the store, to checksum.
+
+    Raises
+    ------
+    StoreError
+        If the store has no seal, or it is not readable.
+    """
+    try:
+        sums = json.loads((path / SEAL).read_text(encoding="utf-8"))["sha256"]
+        return {str(name): str(value) for name, value in sums.items()}
+    except FileNotFoundError:
+        raise StoreError(f"{path} is not finished: run the same command again.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"The checksums of {path} cannot be read ({error}).") from error
+
+
+def changed_files(path: Path) -> list[str]:
+    """One sentence for each file that is missing, extra or changed since the seal."""
+    sealed = read_seal(path)
+    present = set(_file_names(path))
+    problems = [f"{name}: missing" for name in sorted(sealed.keys() - present)]
+    problems += [f"{name}: not part of the store" for name in sorted(present - sealed.keys())]
+    problems += [
+        f"{name}: changed since it was written"
+        for name in sorted(sealed.keys() & present)
+        if _checksum(path / name) != sealed[name]
+    ]
+    return problems
+
+
+def without(sums: dict[str, str], touched: Iterable[str]) -> dict[str, str]:
+    """The checksums of files that lie in none of the ``touched`` files and folders."""
+    prefixes = tuple(touched)
+    return {
+        name: value
+        for name, value in sums.items()
+        if not any(name == prefix or name.startswith(f"{prefix}/") for prefix in prefixes)
+    }
+
+
+def _file_names(path: Path) -> list[str]:
+    own = {SEAL, f".{SEAL}.tmp"}
+    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return sorted(name for name in names if name not in own)
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
