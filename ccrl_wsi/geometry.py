@@ -95,6 +95,11 @@ class PixelGrid:
         """The whole grid as a box in grid pixels."""
         return Box(0, 0, self.width, self.height)
 
+    @property
+    def pixel_area_um2(self) -> float:
+        """Area of one grid pixel."""
+        return self.mpp**2
+
     def to_level0(self, xy_grid: FloatArray) -> FloatArray:
         """Grid coordinates (n, 2) as level-0 pixels; pixel (0, 0) covers [0, 1) x [0, 1)."""
         moved: FloatArray = np.asarray(xy_grid, dtype=np.float64) * self.scale + np.asarray(

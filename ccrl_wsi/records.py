@@ -223,6 +223,24 @@ class Cells:
         return Cells(**values)
 
     @staticmethod
+    def empty(n_measurements: int, n_dimensions: int, crop_side: int) -> Cells:
+        """No cells, with columns as they would be."""
+        none = np.zeros(0, np.float32)
+        return Cells(
+            centroid_px=np.zeros((0, 2)),
+            outlines=Outlines.concat([]),
+            area_um2=none,
+            probability=none,
+            nucleus_type=np.zeros(0, np.int16),
+            type_probability=none,
+            is_clipped=np.zeros(0, np.bool_),
+            tile=np.zeros((0, 2), np.int32),
+            measurements=np.zeros((0, n_measurements), np.float32),
+            embedding=np.zeros((0, n_dimensions), np.float32),
+            crops=np.zeros((0, crop_side, crop_side, 3), np.uint8),
+        )
+
+    @staticmethod
     def concat(many: Sequence[Cells]) -> Cells:
         """The rows of one or more records, in order."""
         joined: dict[str, Any] = {

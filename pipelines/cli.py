@@ -1,0 +1,220 @@
+"""The command line: options to settings, errors to exit codes. Commands live in other files.
+
+Everything heavy is imported when a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import ccrl_wsi
+
+if TYPE_CHECKING:
+    from ccrl_wsi.config import Settings
+
+app = typer.Typer(
+    name="ccrl-wsi",
+    help="Find, embed and cluster the nuclei of whole-slide images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Slides = Annotated[
+    list[str],
+    typer.Argument(
+        help="Slide files, folders, quoted globs, or one CSV with the columns path "
+        "and, if wanted, slide_id, mpp, patient, group.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("-o", "--out", help="Folder for all results; an earlier run is continued.")
+]
+Finished = Annotated[Path, typer.Argument(help="The folder given to `run` with -o.")]
+ConfigFiles = Annotated[
+    list[str],
+    typer.Option(
+        "-c", "--config", help="Settings file, or its name such as infer/20x. Repeatable."
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, such as tiles.mpp=0.5. Repeatable."
+    ),
+]
+On = Annotated[
+    str,
+    typer.Option(help="Where to run: local, serial, gpu, a YAML file, or tcp://host:8786."),
+]
+
+
+@app.callback()
+def _common(
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"ccrl-wsi {ccrl_wsi.__version__}")
+        raise typer.Exit
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for name in ("ccrl_wsi", "pipelines"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+
+
+@app.command()
+def run(
+    slides: Slides,
+    out: Out,
+    config: ConfigFiles = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    set_: Overrides = [],  # noqa: B006
+    on: On = "local",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N slides.")] = None,
+) -> None:
+    """Slides to nuclei, embeddings, clusters and overlays. Resumable."""
+    from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.machines import load_machine
+    from pipelines.run import run_cohort
+
+    settings = _settings(config, set_)
+    result = run_cohort(list_slides(slides)[:limit], out, settings, load_machine(on))
+    _say_results(result.folder.root, len(result.failures))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def cluster(
+    out: Finished,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    on: On = "serial",
+    codebook: Annotated[
+        Path | None, typer.Option(help="Apply this codebook.safetensors instead of fitting.")
+    ] = None,
+) -> None:
+    """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
+    from pipelines.machines import load_machine
+    from pipelines.run import cluster_again
+
+    overrides = [*set_, *([f"clusters.codebook={codebook}"] if codebook else [])]
+    result = cluster_again(out, _settings(config, overrides), load_machine(on))
+    _say_results(result.folder.root, len(result.failures))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def export(
+    out: Finished,
+    to: Annotated[str, typer.Option(help="qupath, anndata, geoparquet or tiaviz.")],
+    target: Annotated[Path, typer.Option("--target", "-t", help="File or folder to write.")],
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Write a finished run for another program."""
+    from pipelines.export import export_cohort
+
+    for path in export_cohort(out, to, target, _settings([], set_)):
+        typer.echo(path)
+
+
+@app.command()
+def info(
+    slides: Slides,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """What slides hold, and whether they can be processed."""
+    from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.info import describe_slides
+
+    text, all_usable = describe_slides(list_slides(slides), _settings(config, set_))
+    typer.echo(text)
+    raise typer.Exit(0 if all_usable else 1)
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Check this folder too.")] = None,
+) -> None:
+    """What this machine has: OpenSlide, GPU, weights, disk, Dask."""
+    from pipelines.doctor import diagnose, render
+
+    checks = diagnose(out)
+    typer.echo(render(checks))
+    raise typer.Exit(1 if any(check.state == "fail" for check in checks) else 0)
+
+
+@app.command("config")
+def config_(
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    explain: Annotated[bool, typer.Option(help="Say what each setting means.")] = False,
+) -> None:
+    """Print the settings a run would use."""
+    from pipelines.show_settings import as_yaml
+
+    typer.echo(as_yaml(_settings(config, set_), explain=explain), nl=False)
+
+
+@app.command()
+def verify(out: Finished) -> None:
+    """Check a finished result: counts, ids, outlines, checksums, overlays."""
+    from pipelines.verify import verify_output
+
+    problems, summary = verify_output(out)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    typer.echo(summary)
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    set_: Overrides = [],  # noqa: B006
+    on: On = "local",
+) -> None:
+    """The whole job on a real H&E image that is installed already. A few minutes."""
+    from pipelines.demo import run_demo
+    from pipelines.machines import load_machine
+
+    typer.echo(run_demo(out, set_, load_machine(on)))
+
+
+def main() -> None:
+    """Run a command; a known error becomes one sentence and exit code 2."""
+    from ccrl_wsi.errors import CcrlError
+
+    try:
+        app(standalone_mode=True)
+    except CcrlError as error:
+        sys.stderr.write(f"ccrl-wsi: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _settings(files: list[str], overrides: list[str]) -> Settings:
+    from ccrl_wsi.config import load_settings
+    from ccrl_wsi.config_files import find_config
+
+    return load_settings([find_config(file) for file in files], overrides)
+
+
+def _say_results(root: Path, n_failures: int) -> None:
+    typer.echo(f"Results in {root}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
+    if n_failures:
+        typer.echo(f"{n_failures} failed; see {root / 'failures.csv'}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Starting, or reaching, the Dask workers that a machine file describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed import Client, LocalCluster, SpecCluster
+
+from ccrl_wsi.errors import ConfigError
+from pipelines.machines import (
+    AddressMachine,
+    GpuMachine,
+    LocalMachine,
+    MachineSettings,
+    SlurmMachine,
+)
+
+CONNECT_SECONDS = 30
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
+"""Workers are one per core: libraries that start threads of their own would only queue."""
+
+
+@contextmanager
+def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]:
+    """A client with at least one worker, and the resources a partition must ask for.
+
+    Raises
+    ------
+    ConfigError
+        If nothing answers, no worker comes, or a package is missing.
+    """
+    if isinstance(machine, AddressMachine):
+        with _reach(machine.address) as client:
+            yield client, {"GPU": 1} if _announces_gpu(client) else {}
+        return
+    with _start(machine) as cluster, Client(cluster, set_as_default=False) as client:
+        _wait_for_worker(client, machine)
+        has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
+        yield client, {"GPU": 1} if has_gpu else {}
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity, not the machine's size."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _start(machine: MachineSettings) -> SpecCluster:
+    if isinstance(machine, LocalMachine):
+        workers = machine.workers or usable_cores()
+        return _local(workers, machine.threads, machine.memory_limit)
+    if isinstance(machine, GpuMachine):
+        return _one_worker_per_gpu(machine)
+    if isinstance(machine, SlurmMachine):
+        return _slurm(machine)
+    raise ConfigError(f"A machine of kind {machine.kind!r} has no workers to start.")
+
+
+def _local(workers: int, threads: int, memory_limit: str) -> LocalCluster:
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        memory_limit=memory_limit,
+        host="127.0.0.1",
+        dashboard_address=None,
+        env=ONE_THREAD,
+        silence_logs=40,
+    )
+
+
+def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
+    from distributed import Nanny, Scheduler
+
+    visible = _visible_gpus()
+    if not visible:
+        raise ConfigError(
+            "--on gpu: no CUDA GPU is visible. Check `nvidia-smi` and `ccrl-wsi doctor`, "
+            "or run with --on local."
+        )
+    options = {"nthreads": machine.threads, "memory_limit": machine.memory_limit}
+    chosen = visible[: machine.gpus or len(visible)]
+    workers = {
+        f"gpu{gpu}": {
+            "cls": Nanny,
+            "options": {
+                **options,
+                "host": "127.0.0.1",
+                "resources": {"GPU": machine.threads},
+                "env": {"CUDA_VISIBLE_DEVICES": gpu},
+            },
+        }
+        for gpu in chosen
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    return SpecCluster(scheduler=scheduler, workers=workers)
+
+
+def _visible_gpus() -> list[str]:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [gpu for gpu in listed.split(",") if gpu and gpu != "-1"]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _slurm(machine: SlurmMachine) -> SpecCluster:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
+    cluster = SLURMCluster(**machine.cluster_options())
+    cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)
+    return cluster
+
+
+def _reach(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError):
+        raise ConfigError(
+            f"No Dask scheduler answers at {address}. Start one with `dask scheduler`, "
+            "or check the address and the firewall."
+        ) from None
+
+
+def _wait_for_worker(client: Client, machine: MachineSettings) -> None:
+    if isinstance(machine, SlurmMachine):
+        return  # Jobs may queue for hours; work starts when the first one does.
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS * 4)
+    except TimeoutError:
+        raise ConfigError("No Dask worker started. See the messages above.") from None
+
+
+def _announces_gpu(client: Client) -> bool:
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return any("GPU" in worker.get("resources", {}) for worker in workers.values())

@@ -1,0 +1,111 @@
+"""The records that travel to workers and back: paths, boxes and settings, never pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ccrl_wsi.config import Settings
+from ccrl_wsi.geometry import PixelGrid
+from ccrl_wsi.records import Partition, SlideInfo, SlideSource
+
+
+@dataclass(frozen=True, slots=True)
+class SlidePlan:
+    """What is to be done for one slide.
+
+    Parameters
+    ----------
+    tissue_mm2
+        Area looked at.
+    fingerprint
+        Changes with the slide's pixels and with every setting that decides its cells.
+    warnings
+        Sentences for the user.
+    """
+
+    source: SlideSource
+    info: SlideInfo
+    grid: PixelGrid
+    tissue_mm2: float
+    partitions: tuple[Partition, ...]
+    fingerprint: str
+    warnings: tuple[str, ...]
+
+    @property
+    def slide_id(self) -> str:
+        """The slide's name in every output."""
+        return self.info.slide_id
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionJob:
+    """One partition, with all a worker needs to do it."""
+
+    info: SlideInfo
+    grid: PixelGrid
+    tissue: Path
+    partition: Partition
+    fingerprint: str
+    target: Path
+    settings: Settings
+
+    @property
+    def slide_id(self) -> str:
+        """The slide the partition belongs to."""
+        return self.info.slide_id
+
+    @property
+    def where(self) -> str:
+        """The partition, for messages."""
+        return f"partition {self.partition.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a partition, or several, came to.
+
+    Parameters
+    ----------
+    n_cells
+        Nuclei owned.
+    n_clipped
+        Those cut off by the edge of what their tile could see.
+    n_read_again
+        Crops whose window reached beyond the tile, so that it was read anew.
+    n_tiles, area_mm2
+        Tiles looked at, and the area of their cores.
+    seconds
+        Time by stage.
+    """
+
+    n_cells: int = 0
+    n_clipped: int = 0
+    n_read_again: int = 0
+    n_tiles: int = 0
+    area_mm2: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Tally) -> Tally:
+        seconds = dict(self.seconds)
+        for stage, value in other.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+        return Tally(
+            self.n_cells + other.n_cells,
+            self.n_clipped + other.n_clipped,
+            self.n_read_again + other.n_read_again,
+            self.n_tiles + other.n_tiles,
+            self.area_mm2 + other.area_mm2,
+            seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a slide has no result."""
+
+    slide_id: str
+    path: str
+    stage: str
+    where: str
+    message: str

@@ -1,0 +1,115 @@
+"""What is to be done for a slide: its grid, its tissue, its partitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccrl_wsi.config import CELL_SECTIONS, Settings, fingerprint
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.geometry import um_to_px
+from ccrl_wsi.interfaces import SlideReader
+from ccrl_wsi.parts import part_manifest
+from ccrl_wsi.records import Partition, SlideInfo, SlideSource
+from ccrl_wsi.slides.appearance import he_warning
+from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.resampling import make_grid
+from ccrl_wsi.slides.thumbnail import read_thumbnail
+from ccrl_wsi.slides.tissue import find_tissue
+from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
+from pipelines.jobs import PartitionJob, SlidePlan, Tally
+from pipelines.output_folder import OutputFolder
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSlide:
+    """A slide that can be opened, and the fingerprint its cells will have."""
+
+    source: SlideSource
+    reader: SlideReader
+    fingerprint: str
+
+    @property
+    def info(self) -> SlideInfo:
+        """What the slide says of itself."""
+        return self.reader.info
+
+
+def identify_slide(source: SlideSource, settings: Settings, models: str) -> OpenedSlide:
+    """Open a slide, without looking at its pixels.
+
+    Parameters
+    ----------
+    models
+        Fingerprints of segmenter and encoder, as text.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened or has no usable pixel size.
+    """
+    reader = open_slide(source, settings.slides)
+    identity = f"{reader.info.content_key} {reader.info.mpp} {models}"
+    return OpenedSlide(source, reader, fingerprint(settings, CELL_SECTIONS, identity))
+
+
+def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) -> SlidePlan:
+    """Find the tissue of a slide and cut it into partitions. Leaves the mask for the workers.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be decoded.
+    """
+    reader, info = opened.reader, opened.info
+    grid = make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
+    thumbnail = read_thumbnail(reader, settings.tissue.mpp)
+    tissue = find_tissue(thumbnail, info, settings.tissue)
+    tissue.to_npz(folder.tissue(info.slide_id))
+    halo_px = um_to_px(settings.tiles.halo_um, grid.mpp)
+    tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px)
+    partitions = group_tiles(
+        tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
+    )
+    return SlidePlan(
+        source=opened.source,
+        info=info,
+        grid=grid,
+        tissue_mm2=tissue.area_um2 / 1e6,
+        # One partition without tiles carries the columns of a slide without cells.
+        partitions=partitions or (Partition(0, ()),),
+        fingerprint=opened.fingerprint,
+        warnings=_warnings(info, he_warning(thumbnail.rgb), is_empty=not partitions),
+    )
+
+
+def job_of(
+    plan: SlidePlan, partition: Partition, settings: Settings, folder: OutputFolder
+) -> PartitionJob:
+    """The job that does ``partition``."""
+    return PartitionJob(
+        info=plan.info,
+        grid=plan.grid,
+        tissue=folder.tissue(plan.slide_id).resolve(),
+        partition=partition,
+        fingerprint=plan.fingerprint,
+        target=folder.part(plan.slide_id, partition.name).resolve(),
+        settings=settings,
+    )
+
+
+def committed_tally(job: PartitionJob) -> Tally | None:
+    """What the partition came to, if an earlier run committed it with the same settings."""
+    try:
+        manifest = part_manifest(job.target)
+    except StoreError:
+        return None
+    if manifest["fingerprint"] != job.fingerprint:
+        return None
+    return Tally(**manifest["tally"])
+
+
+def _warnings(info: SlideInfo, appearance: str | None, *, is_empty: bool) -> tuple[str, ...]:
+    found = [appearance] if appearance else []
+    if is_empty:
+        found.append("no tissue found, so there are no cells (see the tissue settings).")
+    return tuple(f"{info.path.name}: {sentence}" for sentence in found)

@@ -1,0 +1,91 @@
+"""The whole job: slides to cells, cells to clusters, clusters to overlays and tables."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ccrl_wsi.config import Settings
+from ccrl_wsi.errors import ClusterError
+from ccrl_wsi.records import SlideSource
+from pipelines.cluster import cluster_cohort
+from pipelines.executors import Executor, open_executor
+from pipelines.infer import CohortRun
+from pipelines.jobs import Failure
+from pipelines.machines import MachineSettings
+from pipelines.models import find_models
+from pipelines.output_folder import OutputFolder, claim, open_output
+from pipelines.progress import Progress
+from pipelines.summary import write_summary
+
+log = logging.getLogger("ccrl_wsi")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to."""
+
+    folder: OutputFolder
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 something failed."""
+        return 1 if self.failures else 0
+
+
+def run_cohort(
+    sources: Sequence[SlideSource], out: Path, settings: Settings, machine: MachineSettings
+) -> RunResult:
+    """Do everything for all slides. What an earlier run finished is not done again.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        If nothing can begin: the folder, a weight file, the scheduler.
+    """
+    models = find_models(settings)
+    folder = claim(out, settings, models.recorded())
+    with open_executor(machine) as executor:
+        log.info("%d slides on %s", len(sources), executor.description)
+        run = CohortRun(folder, settings, models)
+        began = time.monotonic()
+        with Progress(len(sources)) as progress:
+            failures = run.run(sources, executor, progress)
+        failures += finish_cohort(folder, settings, executor, failures, began)
+    return RunResult(folder, tuple(failures))
+
+
+def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> RunResult:
+    """Fit or apply clusters on the cells a folder has; segmentation and embedding stay.
+
+    Raises
+    ------
+    ConfigError
+        If ``out`` is not the output of a run.
+    """
+    folder = open_output(out)
+    with open_executor(machine) as executor:
+        failures = finish_cohort(folder, settings, executor, [], time.monotonic())
+    return RunResult(folder, tuple(failures))
+
+
+def finish_cohort(
+    folder: OutputFolder,
+    settings: Settings,
+    executor: Executor,
+    failures: Sequence[Failure],
+    began: float,
+) -> list[Failure]:
+    """Clusters, overlays and tables of all slides that have cells; returns new failures."""
+    codebook, new = None, []
+    try:
+        codebook, new = cluster_cohort(folder, settings, executor)
+    except ClusterError as error:
+        log.error("%s", error)
+        new = [Failure("(cohort)", str(folder.root), "cluster", "", str(error))]
+    write_summary(folder, codebook, [*failures, *new], time.monotonic() - began)
+    return new

@@ -1,0 +1,70 @@
+"""How far each slide is, remembered between runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ccrl_wsi.errors import StoreError
+from pipelines.jobs import Tally
+from pipelines.output_folder import OutputFolder, read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class SlideState:
+    """A slide whose cells are in its store.
+
+    Parameters
+    ----------
+    cells
+        Fingerprint of the pixels and settings the cells come from.
+    finish
+        Fingerprint of the codebook and overlay settings the clusters and overlays come from;
+        empty until they are written.
+    """
+
+    slide_id: str
+    path: str
+    patient: str | None
+    group: str | None
+    mpp: float
+    cells: str
+    tissue_mm2: float
+    tally: Tally
+    warnings: tuple[str, ...] = ()
+    finish: str = ""
+    overlays: tuple[str, ...] = field(default=())
+
+    def finished_as(self, finish: str, overlays: tuple[Path, ...]) -> SlideState:
+        """The same slide with clusters and overlays."""
+        return replace(self, finish=finish, overlays=tuple(path.name for path in overlays))
+
+
+def save_state(folder: OutputFolder, state: SlideState) -> None:
+    """Remember ``state``; called last, so that an interrupted step is absent."""
+    write_json(folder.state(state.slide_id), asdict(state))
+
+
+def load_state(folder: OutputFolder, slide_id: str) -> SlideState | None:
+    """What is remembered of a slide; None where its cells are not in a store."""
+    path = folder.state(slide_id)
+    if not path.is_file() or not folder.store(slide_id).is_dir():
+        return None
+    return _parse(read_json(path), path)
+
+
+def load_states(folder: OutputFolder) -> list[SlideState]:
+    """All slides of the folder that have cells, by name."""
+    names = sorted(path.stem for path in (folder.root / "state").glob("*.json"))
+    states = [load_state(folder, name) for name in names]
+    return [state for state in states if state is not None]
+
+
+def _parse(tree: dict[str, Any], path: Path) -> SlideState:
+    try:
+        tree["tally"] = Tally(**tree["tally"])
+        tree["warnings"], tree["overlays"] = tuple(tree["warnings"]), tuple(tree["overlays"])
+        return SlideState(**tree)
+    except (KeyError, TypeError):
+        raise StoreError(f"{path} is damaged. Delete it and run again.") from None

@@ -1,0 +1,85 @@
+"""Tables about the whole cohort, beside the stores."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ccrl_wsi.clusters.codebook import Codebook
+from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.provenance import versions
+from ccrl_wsi.store import open_store
+from pipelines.jobs import Failure, Tally
+from pipelines.output_folder import OutputFolder, write_json
+from pipelines.state import SlideState, load_states
+
+
+def write_summary(
+    folder: OutputFolder, codebook: Codebook | None, failures: Sequence[Failure], seconds: float
+) -> None:
+    """Write slides.csv, composition.csv, failures.csv and run_report.json."""
+    states = load_states(folder)
+    _write_slides(folder, states)
+    _write_failures(folder, failures)
+    failed = {failure.slide_id for failure in failures}
+    if codebook is not None:
+        finished = [s for s in states if s.finish and s.slide_id not in failed]
+        slides = [_composition(folder, state, codebook) for state in finished]
+        write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
+    total = sum((state.tally for state in states), Tally())
+    write_json(
+        folder.table("run_report.json"),
+        {
+            "seconds": round(seconds, 3),
+            "n_slides": len(states),
+            "n_failed": len(failures),
+            "cells_in_all": asdict(total),
+            "versions": versions(),
+        },
+    )
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
+    header = [
+        "slide_id", "path", "patient", "group", "mpp", "tissue_mm2", "n_cells", "cells_per_mm2",
+        "n_clipped", "warnings",
+    ]  # fmt: skip
+    rows = []
+    for state in states:
+        n, area = state.tally.n_cells, state.tissue_mm2
+        density = round(n / area, 2) if area else ""
+        rows.append(
+            [
+                state.slide_id, state.path, state.patient or "", state.group or "", state.mpp,
+                round(area, 6), n, density, state.tally.n_clipped, " ".join(state.warnings),
+            ]
+        )  # fmt: skip
+    write_table(folder.table("slides.csv"), header, rows)
+
+
+def _write_failures(folder: OutputFolder, failures: Sequence[Failure]) -> None:
+    path = folder.table("failures.csv")
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    rows = [list(asdict(failure).values()) for failure in failures]
+    write_table(path, list(asdict(failures[0])), rows)
+
+
+def _composition(folder: OutputFolder, state: SlideState, codebook: Codebook) -> Composition:
+    cluster = open_store(folder.store(state.slide_id)).obs("cluster")
+    counts = count_clusters(cluster, codebook.k)
+    return Composition(state.slide_id, state.patient, state.group, state.tissue_mm2, counts)

@@ -1,0 +1,69 @@
+"""Whether a finished result is whole."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from ccrl_wsi.clusters.codebook import load_codebook
+from ccrl_wsi.errors import CcrlError
+from ccrl_wsi.store import check_store, open_store
+from pipelines.output_folder import OutputFolder, open_output
+from pipelines.state import SlideState, load_states
+
+
+def verify_output(out: Path) -> tuple[list[str], str]:
+    """Sentences about what is wrong, and one about what was looked at.
+
+    Raises
+    ------
+    ConfigError
+        If ``out`` is not the output of a run.
+    """
+    folder = open_output(out)
+    states = load_states(folder)
+    problems = _check_folder(folder, states)
+    n_cells = 0
+    for state in states:
+        found = check_store(folder.store(state.slide_id))
+        found = found or _check_against_state(folder, state)
+        problems += [f"{state.slide_id}: {problem}" for problem in found]
+        n_cells += state.tally.n_cells
+    verdict = f"{len(problems)} problems" if problems else "no problems"
+    return problems, f"{len(states)} slides, {n_cells} cells: {verdict}."
+
+
+def _check_folder(folder: OutputFolder, states: list[SlideState]) -> list[str]:
+    problems = []
+    known = {state.slide_id for state in states}
+    for store in sorted(folder.slides.glob("*.zarr")):
+        if store.stem not in known:
+            problems.append(f"{store.name} is not finished. Run the same command again.")
+    if folder.codebook.exists():
+        try:
+            load_codebook(folder.codebook)
+        except CcrlError as error:
+            problems.append(str(error))
+    if not states:
+        problems.append(f"{folder.root} holds no finished slide.")
+    return problems
+
+
+def _check_against_state(folder: OutputFolder, state: SlideState) -> list[str]:
+    store = open_store(folder.store(state.slide_id))
+    problems = []
+    if store.n_cells != state.tally.n_cells:
+        problems.append(f"the store has {store.n_cells} cells, {state.tally.n_cells} were found.")
+    if not state.finish:
+        return [*problems, "no clusters yet. Run the same command again."]
+    n_features = 0
+    for name in state.overlays:
+        path = folder.overlays / name
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                n_features += sum(line.count('"objectType"') for line in file)
+        except (OSError, EOFError) as error:
+            problems.append(f"overlay {path} cannot be read ({error}). Delete it and run again.")
+    if not problems and n_features != store.n_cells:
+        problems.append(f"the overlay has {n_features} objects for {store.n_cells} cells.")
+    return problems

@@ -1,0 +1,228 @@
+"""One clear sentence for every kind of bad input, the right exit code, and the rest is finished."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.verify import verify_output
+from tests.pipelines.conftest import SMOKE
+
+
+def call(monkeypatch, capfd, *arguments: object) -> tuple[int, str]:
+    """Exit code of the command line and all it said."""
+    monkeypatch.setattr(sys, "argv", ["ccrl-wsi", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capfd.readouterr()
+    for name in ("ccrl_wsi", "pipelines"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    code = stopped.value.code
+    return (0 if code is None else int(code)), said.out + said.err
+
+
+def smoke_options(*more: str) -> list[str]:
+    return [part for setting in (*SMOKE, *more) for part in ("--set", setting)]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Runs slides into ``tmp_path/out`` with small settings; serial."""
+
+    def run_(*arguments: object, settings: tuple[str, ...] = ()) -> tuple[int, str]:
+        out = tmp_path / "out"
+        options = ["-o", out, "--on", "serial", *smoke_options(*settings)]
+        return call(monkeypatch, capfd, "run", *arguments, *options)
+
+    return run_
+
+
+def failures(out: Path) -> list[dict[str, str]]:
+    with (out / "failures.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def make_broken(kind: str, folder: Path, slide_file: Path, data_dir: Path | None = None) -> Path:
+    path = folder / f"{kind}.svs"
+    if kind == "garbage":
+        path.write_bytes(b"this is not a slide" * 100)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "truncated":
+        assert data_dir is not None
+        whole = (data_dir / "slides" / "cmu-1-small-region.svs").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "garbage"])
+def test_a_bad_slide_fails_alone(run, slide_file, tmp_path, kind):
+    bad = make_broken(kind, tmp_path, slide_file)
+    code, said = run(bad, slide_file)
+    assert code == 1
+    [failure] = failures(tmp_path / "out")
+    assert failure["slide_id"] == kind
+    assert failure["stage"] == "open"
+    assert kind in failure["message"]
+    assert "Traceback" not in said
+    assert (tmp_path / "out" / "overlays" / "drawn.geojson.gz").exists()
+    assert verify_output(tmp_path / "out")[0] == []
+
+
+def test_a_mended_slide_is_all_that_is_run_again(run, slide_file, tmp_path):
+    bad = make_broken("garbage", tmp_path, slide_file)
+    assert run(bad, slide_file)[0] == 1
+    store = tmp_path / "out" / "slides" / "drawn.zarr" / "tables" / "cells" / "X" / "zarr.json"
+    before = store.stat().st_mtime_ns
+    shutil.copy(slide_file, bad)
+    assert run(bad, slide_file)[0] == 0
+    assert store.stat().st_mtime_ns == before
+    assert not (tmp_path / "out" / "failures.csv").exists()
+    assert (tmp_path / "out" / "slides" / "garbage.zarr").is_dir()
+
+
+@pytest.mark.data
+def test_a_truncated_slide_fails_alone(run, slide_file, tmp_path, data_dir):
+    bad = make_broken("truncated", tmp_path, slide_file, data_dir)
+    code, said = run(bad, slide_file)
+    assert code == 1
+    assert "Traceback" not in said
+    assert [f["slide_id"] for f in failures(tmp_path / "out")] == ["truncated"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tcga-cr-7395-01a-01-ts1.svs", "slides.mpp="),
+        ("BRACS_1640_N_3_cropped.tiff", "1000"),
+        ("broken.svs", "broken.svs"),
+    ],
+)
+def test_a_slide_without_a_usable_pixel_size_says_how_to_give_it(
+    run, slide_file, data_dir, tmp_path, name, words
+):
+    code, said = run(data_dir / "slides" / name, slide_file)
+    assert code == 1
+    [failure] = failures(tmp_path / "out")
+    assert words in failure["message"]
+    assert words in said
+
+
+@pytest.mark.data
+def test_fluorescence_is_warned_about_and_run(run, data_dir, tmp_path):
+    code, said = run(
+        data_dir / "slides" / "test3-TRITC 2 (560).ndpi", settings=("tiles.mpp=2", "clusters.k=2")
+    )
+    assert "does not look like" in said
+    assert "Traceback" not in said
+    assert code in (0, 1)  # Few or no nuclei are found; that too is told in a sentence.
+
+
+def test_the_pixel_size_can_come_from_a_slide_list(run, slide_file, tmp_path):
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"path,slide_id,mpp,patient,group\n{slide_file},renamed,0.5,P1,case\n")
+    assert run(table)[0] == 0
+    with (tmp_path / "out" / "composition.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert (row["slide_id"], row["patient"], row["group"]) == ("renamed", "P1", "case")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("tiles.corepx=3",), "tiles.corepx: no such setting"),
+        (("slides.mpp=-1",), "slides.mpp"),
+        (("nuclei.segmenter=hovernot",), "watershed"),
+        (("embedding.encoder=nowhere.safetensors",), "nowhere.safetensors"),
+        (("clusters.codebook=nowhere.safetensors",), "codebook"),
+        (("compute.device=abacus",), "abacus"),
+    ],
+)
+def test_a_wrong_setting_stops_before_any_work(run, slide_file, tmp_path, settings, words):
+    code, said = run(slide_file, settings=settings)
+    assert words in said
+    assert "Traceback" not in said
+    assert code in (1, 2)
+    if "codebook" not in words:
+        assert code == 2
+        assert not (tmp_path / "out" / "work").exists()
+
+
+def test_missing_weights_are_told_before_any_work(run, slide_file, tmp_path):
+    weights = tmp_path / "none.pth"
+    code, said = run(
+        slide_file, settings=("nuclei.segmenter=hovernet_fast-pannuke", f"nuclei.weights={weights}")
+    )
+    assert code == 2
+    assert "none.pth" in said
+    assert "watershed" in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told(run, slide_file, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o555)
+    code, said = run(slide_file)
+    assert code == 2
+    assert "Cannot write into" in said
+
+
+def test_a_file_in_place_of_the_folder_is_told(run, slide_file, tmp_path):
+    (tmp_path / "out").write_text("")
+    code, said = run(slide_file)
+    assert code == 2
+    assert "Cannot write into" in said
+
+
+def test_a_folder_made_with_other_settings_is_refused_and_kept(run, slide_file, tmp_path):
+    assert run(slide_file)[0] == 0
+    code, said = run(slide_file, settings=("tiles.halo_um=40",))
+    assert code == 2
+    assert "tiles.halo_um: 32.0 -> 40.0" in said
+    assert verify_output(tmp_path / "out")[0] == []
+
+
+def test_no_slides_is_wrong_usage(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, said = run(tmp_path / "empty")
+    assert code == 2
+    assert "empty" in said
+
+
+def test_too_few_cells_for_k_keeps_the_cells(run, slide_file, tmp_path, monkeypatch, capfd):
+    nothing = ("nuclei.min_area_um2=80",)
+    code, said = run(slide_file, settings=(*nothing, "clusters.k=30"))
+    assert code == 1
+    assert "clusters.k=" in said
+    again = ["cluster", tmp_path / "out", *smoke_options("clusters.k=2")]
+    assert call(monkeypatch, capfd, *again)[0] == 0
+    assert verify_output(tmp_path / "out")[0] == []
+
+
+def test_a_blank_slide_has_no_cells_and_says_so(run, tmp_path):
+    import numpy as np
+
+    from ccrl_wsi.slides.pyramid import write_pyramid
+
+    write_pyramid(tmp_path / "blank.tif", np.full((300, 300, 3), 244, np.uint8), 0.5)
+    code, said = run(tmp_path / "blank.tif")
+    assert code == 0
+    assert "no tissue" in said
+    problems, summary = verify_output(tmp_path / "out")
+    assert problems == []
+    assert "0 cells" in summary
+
+
+@pytest.mark.parametrize("command", ["cluster", "verify"])
+def test_a_folder_that_is_no_output_is_told(monkeypatch, capfd, tmp_path, command):
+    code, said = call(monkeypatch, capfd, command, tmp_path)
+    assert code == 2
+    assert "run.json" in said

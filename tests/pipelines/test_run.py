@@ -1,0 +1,134 @@
+"""The whole job on drawn slides: serial equals Dask, stopped equals never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.store import open_store
+from pipelines.machines import LocalMachine, SerialMachine
+from pipelines.run import cluster_again, run_cohort
+from pipelines.verify import verify_output
+from tests.pipelines.conftest import SMOKE
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assert_same_results(a: Path, b: Path) -> None:
+    """Every file of stores and overlays, byte for byte."""
+    for part in ("slides", "overlays"):
+        left, right = files_of(a / part), files_of(b / part)
+        assert left.keys() == right.keys()
+        assert [name for name in left if left[name] != right[name]] == []
+    for table in ("composition.csv", "codebook.safetensors", "slides.csv"):
+        assert (a / table).read_bytes() == (b / table).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def serial(slide_file, smoke, tmp_path_factory):
+    out = tmp_path_factory.mktemp("serial")
+    result = run_cohort(list_slides([str(slide_file)]), out, smoke, SerialMachine())
+    assert result.exit_code == 0
+    return out
+
+
+def test_the_nuclei_of_a_drawn_slide_are_found(serial, drawn):
+    store = open_store(serial / "slides" / "drawn.zarr")
+    distance = np.linalg.norm(store.centroids()[None] - drawn.centroid_px[:, None], axis=2)
+    assert np.mean(distance.min(axis=1) < 6) > 0.8
+    assert store.n_cells == pytest.approx(len(drawn.area_px), rel=0.25)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_dask_writes_what_serial_writes(slide_file, smoke, serial, tmp_path, workers):
+    machine = LocalMachine(workers=workers)
+    run_cohort(list_slides([str(slide_file)]), tmp_path / "out", smoke, machine)
+    assert_same_results(serial, tmp_path / "out")
+
+
+def start(slide_file: Path, out: Path) -> subprocess.Popen[bytes]:
+    settings = [part for setting in SMOKE for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(out)]
+    return subprocess.Popen(
+        [*command, *settings, "--on", "serial"],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("n_parts", [1, 5, 11])
+def test_a_killed_run_continues_and_ends_with_the_same_files(slide_file, serial, tmp_path, n_parts):
+    process = start(slide_file, tmp_path)
+    parts = tmp_path / "work" / "drawn" / "parts"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and len(list(parts.glob("p*.npz"))) < n_parts:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {p.name: p.stat().st_mtime_ns for p in parts.glob("p*.npz")}
+    assert start(slide_file, tmp_path).wait(timeout=240) == 0
+    assert_same_results(serial, tmp_path)
+    assert before or (tmp_path / "slides").exists()
+
+
+def test_a_second_run_does_nothing_again(slide_file, smoke, serial):
+    before = {p: p.stat().st_mtime_ns for p in (serial / "slides").rglob("*") if p.is_file()}
+    run_cohort(list_slides([str(slide_file)]), serial, smoke, SerialMachine())
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_k_changes_clusters_only(slide_file, smoke, serial, tmp_path):
+    run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
+    store = tmp_path / "slides" / "drawn.zarr"
+    before = files_of(store / "tables" / "cells" / "X")
+    again = load_settings(overrides=[*SMOKE, "clusters.k=4"])
+    assert cluster_again(tmp_path, again, SerialMachine()).exit_code == 0
+    assert files_of(store / "tables" / "cells" / "X") == before
+    assert set(np.unique(open_store(store).obs("cluster"))) == {0, 1, 2, 3}
+    assert verify_output(tmp_path)[0] == []
+
+
+def test_a_codebook_of_another_run_is_applied_unchanged(slide_file, serial, smoke, tmp_path):
+    codebook = serial / "codebook.safetensors"
+    settings = load_settings(overrides=[*SMOKE, f"clusters.codebook={codebook}", "clusters.k=5"])
+    run_cohort(list_slides([str(slide_file)]), tmp_path, settings, SerialMachine())
+    a, b = (open_store(out / "slides" / "drawn.zarr") for out in (serial, tmp_path))
+    np.testing.assert_array_equal(a.obs("cluster"), b.obs("cluster"))
+    np.testing.assert_array_equal(a.obs("cluster_distance"), b.obs("cluster_distance"))
+
+
+def test_other_settings_in_the_same_folder_are_refused(slide_file, serial):
+    other = load_settings(overrides=[*SMOKE, "tiles.core_px=256"])
+    with pytest.raises(ConfigError, match=r"tiles.core_px: 192 -> 256"):
+        run_cohort(list_slides([str(slide_file)]), serial, other, SerialMachine())
+
+
+def test_verify_finds_what_was_damaged(slide_file, smoke, tmp_path):
+    run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
+    problems, summary = verify_output(tmp_path)
+    assert problems == []
+    assert summary.startswith("1 slides, ")
+    chunk = next((tmp_path / "slides/drawn.zarr/tables/cells/X/c").rglob("0"))
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert any("drawn" in problem for problem in verify_output(tmp_path)[0])
+
+
+def test_the_run_report_adds_up(serial):
+    report = json.loads((serial / "run_report.json").read_text())
+    store = open_store(serial / "slides" / "drawn.zarr")
+    assert report["cells_in_all"]["n_cells"] == store.n_cells
+    assert report["cells_in_all"]["n_clipped"] == int(store.obs("is_clipped").sum())
