@@ -45,14 +45,17 @@ def trace_outlines(labels: IntArray, regions: Regions | None = None) -> Outlines
     regions = find_regions(labels) if regions is None else regions
     if len(regions) == 0:
         return Outlines.concat([])
-    exact = _edge_rings(_border_pixels(labels, regions))
+    middles = _edge_middles(_border_pixels(labels, regions))
+    exact, rings = _as_rings(middles.xy, middles), _as_rings(_smoothed(middles), middles)
     # A ring through the middles of pixel edges cuts an eighth of a pixel off each convex corner
     # and adds as much at each concave one; there are always four more of the former.
-    area = shapely.area(as_polygons(exact)) + 0.5
-    short = _simplified(exact)
-    short = _replaced(short, np.diff(short.start) < 4, exact)
-    short, exact = _scaled_to(short, area), _scaled_to(exact, area)
-    local = _replaced(short, ~are_valid(short), exact)
+    area = shapely.area(shapely.polygons(exact)) + 0.5
+    rings = shapely.simplify(rings, TOLERANCE_PX, preserve_topology=False)
+    rings = np.where(shapely.get_num_coordinates(rings) < 4, exact, rings)
+    local = _scaled_to(rings, area)
+    is_sound = are_valid(local)
+    if not is_sound.all():
+        local = _scaled_to(np.where(is_sound, rings, exact), area)
     corner = np.repeat(regions.boxes[:, :2], np.diff(local.start), axis=0)
     return Outlines(local.xy + corner, local.start)
 
@@ -82,9 +85,7 @@ def outlines_to_level0(outlines: Outlines, origin_xy: tuple[int, int], grid: Pix
 
 def as_polygons(outlines: Outlines) -> FloatArray:
     """(n,) object array of shapely polygons; every ring needs four vertices or more."""
-    polygons: FloatArray = shapely.polygons(
-        shapely.linearrings(outlines.xy, indices=_row_of_vertex(outlines))
-    )
+    polygons: FloatArray = shapely.polygons(_as_rings(outlines.xy, outlines))
     return polygons
 
 
@@ -120,8 +121,8 @@ def _largest(borders: tuple[IntArray, ...], mask: IntArray) -> IntArray:
     return borders[int(np.argmax(sizes))]
 
 
-def _edge_rings(border: Outlines) -> Outlines:
-    """Rings through the middles of the pixel edges that part a nucleus from what is around it.
+def _edge_middles(border: Outlines) -> Outlines:
+    """Open rings through the middles of the pixel edges between a nucleus and what is around it.
 
     Between the border pixel before and the one after it, a border pixel's neighbours are
     background; a ring visits the edge to each of those that share one.
@@ -141,50 +142,34 @@ def _edge_rings(border: Outlines) -> Outlines:
     middle = np.repeat(pixels, n_edges, axis=0) + 0.5
     middle += 0.5 * np.stack([_DX[across], _DY[across]], axis=1)
     start = np.concatenate([[0], end[border.start[1:] - 1]]).astype(np.int64)
-    return _closed(Outlines(middle, start))
+    return Outlines(middle, start)
 
 
-def _closed(rings: Outlines) -> Outlines:
-    """Open rings that run against RFC 7946, turned round and closed."""
-    last = rings.start[1:] - 1
-    start = rings.start + np.arange(len(rings.start))
-    row = np.repeat(np.arange(len(rings)), np.diff(start))
-    take = last[row] - (np.arange(start[-1]) - start[:-1][row])
-    take[start[1:] - 1] = last
-    return Outlines(rings.xy[take], start)
+def _smoothed(rings: Outlines) -> FloatArray:
+    """Vertices of open rings after one (1, 2, 1) / 4 pass, which flattens stairs."""
+    smooth: FloatArray = (rings.xy[_previous(rings)] + 2 * rings.xy + rings.xy[_next(rings)]) / 4
+    return smooth
 
 
-def _simplified(rings: Outlines) -> Outlines:
-    """Smoothed by one (1, 2, 1) / 4 pass, which flattens stairs, and thinned out."""
-    inner = np.ones(len(rings.xy), dtype=bool)
-    inner[rings.start[1:] - 1] = False
-    count = np.diff(rings.start) - 1
-    start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-    ring = Outlines(rings.xy[inner], start)
-    smooth = (ring.xy[_previous(ring)] + 2 * ring.xy + ring.xy[_next(ring)]) / 4
-    lines = shapely.linearrings(smooth, indices=_row_of_vertex(ring))
-    thin = shapely.simplify(lines, TOLERANCE_PX, preserve_topology=False)
-    xy, row = shapely.get_coordinates(thin, return_index=True)
-    kept = np.bincount(row, minlength=len(ring))
-    return Outlines(xy, np.concatenate([[0], np.cumsum(kept)]).astype(np.int64))
+def _as_rings(xy: FloatArray, like: Outlines) -> FloatArray:
+    """(n,) object array of shapely's closed rings of vertices ``xy``, parted as in ``like``."""
+    rings: FloatArray = shapely.linearrings(xy, indices=_row_of_vertex(like))
+    return rings
 
 
-def _scaled_to(rings: Outlines, area: FloatArray) -> Outlines:
-    """Rings stretched about their centres to ``area``, on a lattice on which shifts are exact."""
-    polygons = as_polygons(rings)
+def _scaled_to(rings: FloatArray, area: FloatArray) -> Outlines:
+    """Rings turned round and stretched about their centres to ``area``.
+
+    They end on a lattice on which shifts by whole pixels are exact.
+    """
+    polygons = shapely.polygons(rings)
     now = shapely.area(polygons)
     factor = np.sqrt(area / np.where(now > 0, now, area))
-    row = _row_of_vertex(rings)
+    xy, row = shapely.get_coordinates(shapely.reverse(rings), return_index=True)
     centre = shapely.get_coordinates(shapely.centroid(polygons))[row]
-    xy = centre + (rings.xy - centre) * factor[row, None]
-    return Outlines(np.round(xy * _SUBPIXELS) / _SUBPIXELS, rings.start)
-
-
-def _replaced(rings: Outlines, bad: BoolArray, spare: Outlines) -> Outlines:
-    if not bad.any():
-        return rings
-    rows = np.arange(len(rings))
-    return Outlines.concat([rings, spare]).where(np.where(bad, rows + len(rings), rows))
+    xy = np.round((centre + (xy - centre) * factor[row, None]) * _SUBPIXELS) / _SUBPIXELS
+    end = np.cumsum(shapely.get_num_coordinates(rings))
+    return Outlines(xy, np.concatenate([[0], end]).astype(np.int64))
 
 
 def _without_repeats(rings: Outlines) -> Outlines:
