@@ -150,6 +150,10 @@ class OverlaySettings(Section):
     crop_to_bounds: bool = Field(
         True, description="Count from the scanned area as QuPath does; false: --no-crop."
     )
+    measurements: tuple[str, ...] = Field(
+        ("area_um2", "circularity", "eccentricity", "haematoxylin_mean"),
+        description="Columns shown in QuPath besides cluster, distance and probabilities.",
+    )
 
 
 class ComputeSettings(Section):

@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from drawn_cells import draw_cells
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.parts import part_manifest, read_part, read_part_fields, write_part
 from ccrl_wsi.records import Outlines
+from tests.drawn_cells import draw_cells
 
 
 def assert_same_cells(a, b):

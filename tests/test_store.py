@@ -10,7 +10,6 @@ import warnings
 import geopandas
 import numpy as np
 import pytest
-from drawn_cells import MEASUREMENTS, TYPES, describe_store, draw_cells
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.parts import write_part
@@ -26,6 +25,7 @@ from ccrl_wsi.store import (
     seal_store,
     write_clusters,
 )
+from tests.drawn_cells import MEASUREMENTS, TYPES, describe_store, draw_cells
 
 TINY = Chunking(chunk_rows=16, shard_rows=32)
 NAMES, COLORS = ["C01", "C02", "C03"], [(31, 119, 180), (255, 127, 14), (0, 0, 7)]
