@@ -125,7 +125,9 @@ def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings)
 def _drawn(regions: Any, grid: PixelGrid) -> BoolArray:
     """A picture of polygons: boolean (grid.height, grid.width)."""
     mask = np.zeros((grid.height, grid.width), np.uint8)
-    polygons = [p for p in shapely.get_parts(regions) if p.geom_type == "Polygon"]
+    polygons = [
+        p for p in shapely.get_parts(regions) if p.geom_type == "Polygon" and not p.is_empty
+    ]
     rings = [ring for p in polygons for ring in (p.exterior, *p.interiors)]
     # Even-odd filling of all rings at once leaves the holes open.
     corners = [np.rint(grid.from_level0(np.asarray(r.coords)) - 0.5).astype(int) for r in rings]
