@@ -45,22 +45,22 @@ def cells_of_tile(
         found = segmenter(rgb, view.grid.mpp)
     with watch.stage("outline"):
         regions = find_regions(found.labels)
-        sums = shift_sums(regions.sum_xy, regions.area_px, tile.read)
-        centroid_px = view.grid.to_level0(centroids(sums, regions.area_px))
+        sums = shift_sums(regions.coordinate_sums, regions.n_pixels, tile.read)
+        centroid_px = view.grid.to_level0(centroids(sums, regions.n_pixels))
         rows = np.flatnonzero(_is_kept(regions, sums, centroid_px, tile, view, settings))
         own = regions.where(rows)
         outlines = trace_outlines(found.labels, own)
     with watch.stage("measure"):
-        measurements = measure(rgb, found.labels, view.grid.mpp)[rows]
+        measurements = measure(rgb, found.labels, own, outlines, view.grid.mpp)
     with watch.stage("crop"):
-        crops, n_again = _crops(rgb, own.box, tile, view, settings)
+        crops, n_again = _crops(rgb, own.boxes, tile, view, settings)
     corner = (tile.read.left, tile.read.top)
     inner = np.array(inner_sides(tile, view.grid.extent))
     cells = Cells(
         centroid_px=centroid_px[rows],
         outlines=outlines_to_level0(outlines, corner, view.grid),
-        area_um2=(own.area_px * view.grid.pixel_area_um2).astype(np.float32),
-        is_clipped=own.touches(tile.read.width, tile.read.height)[:, inner].any(axis=1),
+        area_um2=(own.n_pixels * view.grid.pixel_area_um2).astype(np.float32),
+        is_clipped=own.touches_border[:, inner].any(axis=1),
         tile=np.tile(np.array([[tile.row, tile.column]], np.int32), (len(own), 1)),
         measurements=measurements,
         embedding=np.zeros((len(own), 0), np.float32),
@@ -83,10 +83,10 @@ def _is_kept(
     view: SlideView,
     settings: Settings,
 ) -> BoolArray:
-    area_um2 = regions.area_px * view.grid.pixel_area_um2
+    area_um2 = regions.n_pixels * view.grid.pixel_area_um2
     limits = settings.nuclei
     is_plausible = (area_um2 >= limits.min_area_um2) & (area_um2 <= limits.max_area_um2)
-    is_own = is_owned(sums, regions.area_px, tile.core)
+    is_own = is_owned(sums, regions.n_pixels, tile.core)
     keep: BoolArray = is_plausible & is_own & view.tissue.contains(centroid_px)
     return keep
 
