@@ -80,13 +80,27 @@ class TileSettings(Section):
 
 
 class WatershedSettings(Section):
-    """The segmenter that needs no weights."""
+    """The segmenter that needs no weights. Densities are optical densities of the stain."""
 
-    smooth_um: Positive = Field(0.5, description="Sigma of the blur on haematoxylin.")
-    window_um: Positive = Field(20.0, description="Side of the window of the local threshold.")
-    min_density: float = Field(0.12, description="Haematoxylin below this is never a nucleus.")
-    offset: float = Field(0.02, description="How much a pixel must exceed its surroundings.")
+    smooth_um: Positive = Field(0.25, description="Sigma of the blur on stain and on edges.")
+    window_um: Positive = Field(30.0, description="Side of the window of the local threshold.")
+    level: float = Field(
+        0.4, gt=0, lt=1, description="Threshold between pale (0) and dark (1) of the window."
+    )
+    min_contrast: Positive = Field(0.04, description="Threshold above the pale part, at least.")
+    min_mean_contrast: float = Field(
+        0.02, ge=0, description="A nucleus exceeds its threshold by this on average."
+    )
+    open_um: float = Field(0.5, ge=0, description="Threads thinner than twice this are cut.")
+    max_hole_um2: float = Field(8.0, ge=0, description="Smaller holes in nuclei are filled.")
     seed_distance_um: Positive = Field(2.5, description="Two nuclei's centres are further apart.")
+    core_share: float = Field(
+        0.9, gt=0, le=1, description="Of the greatest depth around, that a nucleus' core reaches."
+    )
+    smooth_relief_um: Positive = Field(0.45, description="Sigma of the blur before splitting.")
+    density_um: float = Field(
+        6.0, ge=0, description="Stain of density 1 makes a seed as likely as this much depth."
+    )
 
 
 class NucleiSettings(Section):
