@@ -16,6 +16,7 @@ from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells
 from ccrl_wsi.store import (
     Chunking,
+    add_files,
     assemble_store,
     cell_uuids,
     check_store,
@@ -222,6 +223,12 @@ class TestClusters:
         write_clusters(path, np.arange(93) % 3, np.arange(93.0), NAMES, COLORS, "cb1")
         assert (path / "ccrl-seal.json").read_bytes() == before
 
+    def test_may_be_none_at_all(self, made, tmp_path):
+        path = copied(made, tmp_path)
+        write_clusters(path, np.full(93, -1), np.full(93, np.nan), [], [], "")
+        assert open_store(path).categories("cluster") == []
+        assert check_store(path) == []
+
     def test_a_store_without_them_says_so(self, tmp_path):
         path, _ = make_store(tmp_path, clusters=False)
         assert not open_store(path).has_clusters
@@ -281,7 +288,9 @@ class TestCheck:
 class TestReaders:
     @pytest.fixture
     def path(self, sizes, tmp_path):
-        path, _ = make_store(tmp_path, sizes)
+        path, _ = make_store(tmp_path, sizes, crop_side=8)
+        (tmp_path / "S01.geojson.gz").write_bytes(b"any")
+        add_files(path, "overlays", [tmp_path / "S01.geojson.gz"])
         with warnings.catch_warnings():
             # Their own imports warn; reading our store must not.
             warnings.simplefilter("ignore")

@@ -23,6 +23,7 @@ import shapely
 from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.outputs.byte_rows import decimals, join, text, to_bytes, to_lines
+from ccrl_wsi.polygons import to_polygons
 from ccrl_wsi.records import Outlines
 
 _HEAD = b'{"type":"FeatureCollection","features":['
@@ -281,8 +282,7 @@ def _mended(outlines: Outlines, origin_px: tuple[int, int]) -> Outlines:
     """The rings as QuPath will see them: moved, to two decimals, valid."""
     xy = np.round(outlines.xy - np.asarray(origin_px, np.float64), 2)
     moved = Outlines(xy, outlines.start)
-    ring = np.repeat(np.arange(len(moved)), np.diff(moved.start))
-    polygons = shapely.polygons(shapely.linearrings(xy, indices=ring))
+    polygons = to_polygons(moved)
     broken = np.flatnonzero(~shapely.is_valid(polygons))
     if len(broken) == 0:
         return moved

@@ -6,6 +6,7 @@ finished.
 """
 
 from ccrl_wsi.store.assemble import assemble_store
+from ccrl_wsi.store.attach import add_files
 from ccrl_wsi.store.check import check_store
 from ccrl_wsi.store.clusters import codebook_of, write_clusters
 from ccrl_wsi.store.ids import cell_uuids
@@ -18,6 +19,7 @@ __all__ = [
     "Chunking",
     "SlideStore",
     "StoreDescription",
+    "add_files",
     "assemble_store",
     "cell_uuids",
     "check_store",

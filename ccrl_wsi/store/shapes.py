@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from ccrl_wsi.arrays import AnyArray, IntArray
+from ccrl_wsi.polygons import from_polygons, to_polygons
 from ccrl_wsi.records import Outlines
 
 _ROW_GROUP = 16384
@@ -97,21 +98,6 @@ def read_cell_ids(path: Path) -> IntArray:
     """The index of the file: (n,) int64."""
     ids: IntArray = pq.read_table(path, columns=["cell_id"]).column(0).to_numpy()
     return ids
-
-
-def to_polygons(outlines: Outlines) -> AnyArray:
-    """The outlines as an array of shapely polygons."""
-    ring = np.repeat(np.arange(len(outlines)), np.diff(outlines.start))
-    polygons: AnyArray = shapely.polygons(shapely.linearrings(outlines.xy, indices=ring))
-    return polygons
-
-
-def from_polygons(polygons: AnyArray) -> Outlines:
-    """The outer rings of shapely polygons."""
-    rings = shapely.get_exterior_ring(polygons)
-    counts = shapely.get_num_coordinates(rings)
-    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Outlines(shapely.get_coordinates(rings), start)
 
 
 def _schema() -> pa.Schema:

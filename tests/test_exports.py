@@ -1,0 +1,118 @@
+"""Finished slides open in the programs they are exported for."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+
+import geopandas
+import numpy as np
+import pytest
+
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.outputs.exports import export_anndata, export_geoparquet, export_tiaviz
+from ccrl_wsi.parts import write_part
+from ccrl_wsi.store import assemble_store, open_store, write_clusters
+from tests.drawn_cells import describe_store, draw_cells
+
+
+def make_store(folder, slide_id, n, **changes):
+    part = folder / f"{slide_id}.npz"
+    write_part(part, draw_cells(n, seed=n), {"fingerprint": "f00d"})
+    notes = {"patient": f"P-{slide_id}", "group": None}
+    path = folder / f"{slide_id}.zarr"
+    assemble_store(path, [part], describe_store(slide_id, notes=notes, **changes))
+    colors = [(1, 2, 3), (4, 5, 6)]
+    write_clusters(path, np.arange(n) % 3 - 1, np.ones(n), ["C01", "C02"], colors, "cb")
+    return path
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return [make_store(folder, name, n) for name, n in (("A", 12), ("B", 0), ("C", 7))]
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_a_cohort_becomes_one_anndata_with_slide_patient_and_group(stores, tmp_path, suffix):
+    anndata = pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    target = tmp_path / f"cohort{suffix}"
+    for _ in range(2):
+        assert export_anndata(stores, target) == 19
+    read = anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr
+    cohort = read(target)
+    assert cohort.obs["slide_id"].tolist() == ["A"] * 12 + ["C"] * 7
+    assert cohort.obs["patient"].tolist() == ["P-A"] * 12 + ["P-C"] * 7
+    assert cohort.obs["group"].isna().all()
+    np.testing.assert_array_equal(cohort.X[12:], open_store(stores[2]).embedding())
+    assert cohort.obs["cluster"].cat.categories.tolist() == ["C01", "C02"]
+    assert list(cohort.uns["cluster_colors"]) == ["#010203", "#040506"]
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+def test_slides_of_different_encoders_are_not_mixed(stores, tmp_path):
+    pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    other = make_store(tmp_path, "D", 3, encoder_fingerprint="other")
+    with pytest.raises(StoreError, match="A and D differ"):
+        export_anndata([stores[0], other], tmp_path / "x.h5ad")
+
+
+def test_anndata_is_asked_for_by_name_where_it_is_missing(stores, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "anndata", None)
+    with pytest.raises(StoreError, match="ccrl-wsi\\[spatial\\]"):
+        export_anndata(stores, tmp_path / "x.h5ad")
+
+
+def test_geoparquet_carries_outlines_and_every_column(stores, tmp_path):
+    assert export_geoparquet(stores[0], tmp_path / "a.parquet") == 12
+    frame = geopandas.read_parquet(tmp_path / "a.parquet")
+    store = open_store(stores[0])
+    assert frame["uuid"].tolist() == store.obs("uuid").tolist()
+    assert frame["cluster"].isna().sum() == 4
+    assert frame.index.tolist() == list(range(12))
+    np.testing.assert_array_equal(frame["solidity"], store.obs("solidity"))
+    assert frame.geometry.is_valid.all()
+
+
+def test_geoparquet_of_no_cells_is_an_empty_file(stores, tmp_path):
+    assert export_geoparquet(stores[1], tmp_path / "b.parquet") == 0
+    assert len(geopandas.read_parquet(tmp_path / "b.parquet")) == 0
+
+
+def check_tiaviz_properties(store_path, properties):
+    assert [p["type"] for p in properties[:3]] == ["none", "C01", "C02"]
+    assert "type_probability" not in properties[0]
+    assert properties[0]["nucleus_type"] in ("background", "neoplastic", "inflammatory")
+    area = open_store(store_path).obs("area_um2")
+    np.testing.assert_allclose([p["area_um2"] for p in properties], area, atol=1e-4)
+
+
+def test_tiaviz_gets_flat_geojson(stores, tmp_path):
+    assert export_tiaviz(stores[0], tmp_path / "a.geojson") == 12
+    document = json.loads((tmp_path / "a.geojson").read_text())
+    assert [f["id"] for f in document["features"]] == open_store(stores[0]).obs("uuid").tolist()
+    check_tiaviz_properties(stores[0], [f["properties"] for f in document["features"]])
+    rings = [f["geometry"]["coordinates"][0] for f in document["features"]]
+    batch = next(open_store(stores[0]).iter_cells(100))
+    np.testing.assert_array_equal(np.concatenate(rings), batch.outlines.xy)
+
+
+def test_tiaviz_gets_an_annotation_store(stores, tmp_path):
+    if not hasattr(sqlite3.Connection, "enable_load_extension"):
+        with pytest.raises(StoreError, match=r"export to \.geojson"):
+            export_tiaviz(stores[0], tmp_path / "a.db")
+        assert list(tmp_path.iterdir()) == []
+        return
+    assert export_tiaviz(stores[0], tmp_path / "a.db") == 12
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        rows = database.execute("SELECT key, properties FROM annotations ORDER BY id").fetchall()
+    assert [key for key, _ in rows] == open_store(stores[0]).obs("uuid").tolist()
+    check_tiaviz_properties(stores[0], [json.loads(text) for _, text in rows])
+
+
+def test_a_file_name_that_says_no_format_is_refused(stores, tmp_path):
+    with pytest.raises(StoreError, match=r"\.db or \.geojson"):
+        export_tiaviz(stores[0], tmp_path / "a.txt")
+    with pytest.raises(StoreError, match=r"\.h5ad or \.zarr"):
+        export_anndata(stores, tmp_path / "a.txt")
