@@ -1,0 +1,235 @@
+"""The checkpoint of a trained encoder: one ``.safetensors`` file that says all about itself.
+
+The tensors are the encoder's (no projector, no optimiser). The file's metadata have one entry, JSON
+with the format's version and a :class:`CheckpointHeader`: one, because entries are written in
+random order, and equal encoders shall be equal files. The header also lies beside the file for
+people to read; only what is inside the file counts. No pickle is ever opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from ccrl_wsi.config import CropSettings, Positive, Section
+from ccrl_wsi.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "ccrl-wsi encoder"
+"""Name of the metadata's entry."""
+VERSION = 1
+SUFFIX = ".safetensors"
+MPP_TOLERANCE = 0.1
+"""Relative difference of pixel size up to which an encoder fits: scanners differ by as much."""
+
+
+class CropRule(Section):
+    """How the crops that the encoder was trained on had been cut."""
+
+    scale: Positive
+    size_px: int = Field(ge=8)
+    mpp: Positive
+
+
+class CheckpointHeader(Section):
+    """What must be known to use the tensors.
+
+    Parameters
+    ----------
+    name
+        As the encoder is called in results.
+    architecture, arguments
+        Key of ``network.ARCHITECTURES`` and what it is built with.
+    mean, std
+        Of the channels, on a scale of 0..1; inputs are normalised with them.
+    n_dimensions
+        Length of an embedding.
+    training
+        Free record: data, settings, versions, losses.
+    """
+
+    name: str = Field(min_length=1)
+    architecture: str
+    arguments: dict[str, Any] = {}
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    crop: CropRule
+    n_dimensions: int = Field(ge=1)
+    training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _mean_and_std_go_together(self) -> CheckpointHeader:
+        if len(self.mean) != len(self.std):
+            raise ValueError("mean and std must have one value a channel")
+        return self
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Tensor], header: CheckpointHeader) -> None:
+    """Write the encoder's tensors ``state`` and ``header``; finished or absent, never half.
+
+    Raises
+    ------
+    ModelError
+        If ``path`` does not end in .safetensors, or the tensors are not the architecture's.
+    """
+    from safetensors.torch import save_file
+
+    if path.suffix != SUFFIX:
+        raise ModelError(f"A checkpoint's name ends in {SUFFIX}: save it as {path.stem}{SUFFIX}.")
+    _check_tensors(path, header, {name: tuple(t.shape) for name, t in state.items()})
+    about = {"version": VERSION, "header": header.model_dump(mode="json")}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file(tensors, unfinished, metadata={FORMAT: json.dumps(about)})
+    unfinished.replace(path)
+    beside = header.model_dump_json(indent=2) + "\n"
+    path.with_suffix(".json").write_text(beside, encoding="utf-8")
+
+
+def read_header(path: Path) -> CheckpointHeader:
+    """The header of the checkpoint ``path``; neither loads tensors nor imports torch.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, foreign or of another version.
+    """
+    with _opened(path, "numpy") as file:
+        return _header_of(path, file.metadata() or {})
+
+
+def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """Header and tensors of the checkpoint ``path``, the tensors on the CPU.
+
+    Raises
+    ------
+    ModelError
+        As :func:`read_header`; also if tensors are missing, left over or of wrong shape.
+    """
+    with _opened(path, "pt") as file:
+        header = _header_of(path, file.metadata() or {})
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _check_tensors(path, header, shapes)
+        return header, {name: file.get_tensor(name) for name in shapes}
+
+
+def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -> None:
+    """Refuse to embed crops that are cut in another way than those of the training.
+
+    Raises
+    ------
+    ConfigError
+        With the settings that the encoder needs.
+    """
+    rule = header.crop
+    wanted = []
+    if not math.isclose(crops.scale, rule.scale, rel_tol=1e-6):
+        wanted.append(f"crops.scale={rule.scale:g} (now {crops.scale:g})")
+    if crops.size_px != rule.size_px:
+        wanted.append(f"crops.size_px={rule.size_px} (now {crops.size_px})")
+    if not math.isclose(mpp, rule.mpp, rel_tol=MPP_TOLERANCE):
+        wanted.append(f"tiles.mpp={rule.mpp:g} (now {mpp:g})")
+    if wanted:
+        raise ConfigError(
+            f"The encoder {header.name} was trained on other crops. Set {', '.join(wanted)}."
+        )
+
+
+def _opened(path: Path, framework: str) -> Any:
+    if not path.is_file():
+        raise ModelError(
+            f"There is no checkpoint {path}. Give the path of a {SUFFIX} file with "
+            "--set embedding.encoder=, or use embedding.encoder=morphology, which needs none."
+        )
+    try:
+        return safe_open(path, framework=framework)
+    except OSError as error:
+        raise ModelError(f"The checkpoint {path} cannot be read: {error}.") from None
+    except SafetensorError:
+        raise ModelError(_what_it_is(path)) from None
+
+
+def _what_it_is(path: Path) -> str:
+    """One sentence about a file that is not in order as safetensors."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return (
+            f"{path} is a PyTorch pickle, which may run foreign code when opened and is never "
+            f"loaded. Convert it where you trust it, with ccrl_wsi.embeddings.checkpoint's "
+            f"save_checkpoint, to a {SUFFIX} file."
+        )
+    if start[8:] == b"{":
+        return f"The checkpoint {path} is damaged or cut off. Copy or download it again."
+    return f"{path} is not a {SUFFIX} file. Give an encoder that `ccrl-wsi train` wrote."
+
+
+def _header_of(path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
+    if FORMAT not in metadata:
+        raise ModelError(
+            f"{path} holds tensors, but is not an encoder of ccrl-wsi. "
+            "Give one that `ccrl-wsi train` wrote."
+        )
+    try:
+        about = json.loads(metadata[FORMAT])
+        version, header = about["version"], about["header"]
+        if version == VERSION:
+            return CheckpointHeader.model_validate(header)
+    except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
+        raise ModelError(
+            f"The header of the checkpoint {path} is damaged ({_first_line(error)}). "
+            "Copy or download it again."
+        ) from None
+    raise ModelError(
+        f"The checkpoint {path} has format version {version}; this ccrl-wsi reads version "
+        f"{VERSION}. Use the ccrl-wsi it was made with, or train again."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc'])) or 'header'}: {problem['msg']}"
+    return str(error).splitlines()[0]
+
+
+def _check_tensors(
+    path: Path, header: CheckpointHeader, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    from ccrl_wsi.embeddings.network import ARCHITECTURES, expected_shapes
+
+    if header.architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"{path} holds a network {header.architecture!r}, which this ccrl-wsi does not know "
+            f"(it knows {', '.join(ARCHITECTURES)}). Update ccrl-wsi."
+        )
+    try:
+        expected = expected_shapes(header.architecture, header.arguments)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ModelError(
+            f"{path}: {header.architecture} cannot be built with {header.arguments}: "
+            f"{_first_line(error)}. Train it again."
+        ) from None
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - shapes.keys())]
+    problems += [f"{name} is too much" for name in sorted(shapes.keys() - expected.keys())]
+    problems += [
+        f"{name} is {shapes[name]} instead of {expected[name]}"
+        for name in sorted(shapes.keys() & expected.keys())
+        if shapes[name] != expected[name]
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise ModelError(
+            f"The tensors of {path} are not those of {header.architecture}: {problems[0]}{more}. "
+            "Give a checkpoint that `ccrl-wsi train` wrote."
+        )

@@ -1,0 +1,99 @@
+"""What every encoder promises."""
+
+import numpy as np
+import pytest
+
+from ccrl_wsi.config import CropSettings, EmbeddingSettings
+from ccrl_wsi.embeddings.encoders import ENCODERS, check_encoder, make_encoder
+from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.measurement_names import NAMES
+from tests.small_checkpoints import write_small_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_small_checkpoint(tmp_path_factory.mktemp("encoders") / "small.safetensors")
+
+
+@pytest.fixture(scope="module", params=[*ENCODERS, "checkpoint"])
+def encoder(request, checkpoint):
+    name = str(checkpoint) if request.param == "checkpoint" else request.param
+    return make_encoder(EmbeddingSettings(encoder=name, batch_size=4), "cpu")
+
+
+def cells(n, seed=0):
+    rng = np.random.default_rng(seed)
+    crops = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    return crops, rng.uniform(0, 100, (n, len(NAMES))).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 11])
+def test_every_cell_has_one_finite_float32_vector(encoder, n):
+    vectors = encoder(*cells(n))
+
+    assert vectors.shape == (n, encoder.n_dimensions)
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+
+
+def test_vectors_come_in_the_order_of_the_cells(encoder):
+    crops, measurements = cells(9)
+    order = np.array([8, 0, 3, 5, 1, 2, 7, 4, 6])
+
+    moved = encoder(crops[order], measurements[order])
+
+    np.testing.assert_allclose(moved, encoder(crops, measurements)[order], rtol=1e-4, atol=1e-5)
+
+
+def test_different_cells_have_different_vectors(encoder):
+    vectors = encoder(*cells(6))
+
+    assert len(np.unique(vectors, axis=0)) == 6
+
+
+def test_the_same_cells_give_the_same_bits(encoder):
+    assert encoder(*cells(7)).tobytes() == encoder(*cells(7)).tobytes()
+
+
+def test_cells_are_left_as_they_were(encoder):
+    crops, measurements = cells(5)
+
+    encoder(crops, measurements)
+
+    assert crops.tobytes() == cells(5)[0].tobytes()
+    assert measurements.tobytes() == cells(5)[1].tobytes()
+
+
+def test_an_encoder_says_who_it_is(encoder):
+    assert encoder.name
+    assert len(encoder.fingerprint) == 16
+    assert isinstance(encoder.standardise, bool)
+
+
+def test_an_unknown_encoder_is_refused_with_the_choices():
+    settings = EmbeddingSettings(encoder="morphologie")
+
+    for use in (
+        lambda: make_encoder(settings, "cpu"),
+        lambda: check_encoder(settings, CropSettings(), 0.25),
+    ):
+        with pytest.raises(ConfigError, match=r"'morphologie'.*morphology.*\.safetensors"):
+            use()
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+    settings = EmbeddingSettings(encoder=str(tmp_path / "gone.safetensors"))
+
+    with pytest.raises(ModelError, match="There is no checkpoint"):
+        check_encoder(settings, CropSettings(), 0.25)
+    with pytest.raises(ModelError, match="There is no checkpoint"):
+        make_encoder(settings, "cpu")
+
+
+def test_settings_and_checkpoint_are_compared_before_the_run(checkpoint):
+    settings = EmbeddingSettings(encoder=str(checkpoint))
+
+    check_encoder(settings, CropSettings(scale=2.0), 0.25)
+    with pytest.raises(ConfigError, match=r"crops\.scale=2"):
+        check_encoder(settings, CropSettings(scale=1.0), 0.25)
+    check_encoder(EmbeddingSettings(encoder="morphology"), CropSettings(scale=1.0), 0.5)
