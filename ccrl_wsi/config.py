@@ -83,23 +83,25 @@ class WatershedSettings(Section):
     """The segmenter that needs no weights. Densities are optical densities of the stain."""
 
     smooth_um: Positive = Field(0.25, description="Sigma of the blur on stain and on edges.")
-    window_um: Positive = Field(30.0, description="Side of the window of the local threshold.")
+    window_um: Positive = Field(
+        20.0, description="Side of the window of the local threshold; the halo must exceed it."
+    )
     level: float = Field(
-        0.4, gt=0, lt=1, description="Threshold between pale (0) and dark (1) of the window."
+        0.45, gt=0, lt=1, description="Threshold between pale (0) and dark (1) of the window."
     )
     min_contrast: Positive = Field(0.04, description="Threshold above the pale part, at least.")
     min_mean_contrast: float = Field(
-        0.02, ge=0, description="A nucleus exceeds its threshold by this on average."
+        0.015, ge=0, description="A nucleus exceeds its threshold by this on average."
     )
-    open_um: float = Field(0.5, ge=0, description="Threads thinner than twice this are cut.")
-    max_hole_um2: float = Field(8.0, ge=0, description="Smaller holes in nuclei are filled.")
+    open_um: float = Field(0.25, ge=0, description="Threads thinner than twice this are cut.")
+    max_hole_um2: float = Field(12.0, ge=0, description="Smaller holes in nuclei are filled.")
     seed_distance_um: Positive = Field(2.5, description="Two nuclei's centres are further apart.")
     core_share: float = Field(
         0.9, gt=0, le=1, description="Of the greatest depth around, that a nucleus' core reaches."
     )
-    smooth_relief_um: Positive = Field(0.45, description="Sigma of the blur before splitting.")
+    smooth_relief_um: Positive = Field(0.3, description="Sigma of the blur before splitting.")
     density_um: float = Field(
-        6.0, ge=0, description="Stain of density 1 makes a seed as likely as this much depth."
+        10.0, ge=0, description="Stain of density 1 makes a seed as likely as this much depth."
     )
 
 
@@ -173,7 +175,9 @@ class OverlaySettings(Section):
 class ComputeSettings(Section):
     """The machine. Never part of a fingerprint: results do not depend on it."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
+    )
     read_ahead: int = Field(2, ge=0, description="Tiles read before they are needed.")
 
 

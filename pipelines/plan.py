@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from ccrl_wsi.config import CELL_SECTIONS, Settings, fingerprint
 from ccrl_wsi.errors import StoreError
@@ -12,6 +13,7 @@ from ccrl_wsi.parts import part_manifest
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.regions import regions_file
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
@@ -48,7 +50,8 @@ def identify_slide(source: SlideSource, settings: Settings, models: str) -> Open
         If the slide cannot be opened or has no usable pixel size.
     """
     reader = open_slide(source, settings.slides)
-    identity = f"{reader.info.content_key} {reader.info.mpp} {models}"
+    info = reader.info
+    identity = f"{info.content_key} {info.mpp} {models} {_regions_digest(info, settings)}"
     return OpenedSlide(source, reader, fingerprint(settings, CELL_SECTIONS, identity))
 
 
@@ -64,6 +67,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     grid = make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
     thumbnail = read_thumbnail(reader, settings.tissue.mpp)
     tissue = find_tissue(thumbnail, info, settings.tissue)
+    folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
     halo_px = um_to_px(settings.tiles.halo_um, grid.mpp)
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px)
@@ -106,6 +110,13 @@ def committed_tally(job: PartitionJob) -> Tally | None:
     if manifest["fingerprint"] != job.fingerprint:
         return None
     return Tally(**manifest["tally"])
+
+
+def _regions_digest(info: SlideInfo, settings: Settings) -> str:
+    """Changes with the regions that were drawn, not only with the name of their file."""
+    if settings.tissue.method != "geojson":
+        return ""
+    return sha256(regions_file(info, settings.tissue).read_bytes()).hexdigest()
 
 
 def _warnings(info: SlideInfo, appearance: str | None, *, is_empty: bool) -> tuple[str, ...]:

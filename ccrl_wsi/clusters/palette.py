@@ -7,10 +7,13 @@ import colorsys
 from ccrl_wsi.arrays import ByteArray
 
 _DISTINCT = (
-    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0),
-    (240, 228, 66), (51, 34, 136), (136, 34, 85), (17, 119, 51), (153, 153, 51), (170, 68, 153),
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66),
+    (51, 34, 136), (153, 153, 51), (17, 119, 51), (204, 121, 167), (136, 34, 85), (170, 68, 153),
 )  # fmt: skip
-"""Okabe and Ito (2008), without black; then Tol's 'muted' colours that differ from those."""
+"""Okabe and Ito (2008), without black; then Tol's 'muted' colours that differ from those.
+
+Pinks and purples come last: on H&E they are hard to see.
+"""
 
 _GOLDEN_TURN = 0.618033988749895
 

@@ -31,7 +31,7 @@ def read_regions(info: SlideInfo, settings: TissueSettings) -> Any:
     SlideError
         If there is no file for the slide, or no area in it.
     """
-    path = _file_of(info, settings)
+    path = regions_file(info, settings)
     try:
         areas = [area for part in _geometries(_load(path)) for area in _areas(shape(part))]
     except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
@@ -47,7 +47,14 @@ def read_regions(info: SlideInfo, settings: TissueSettings) -> Any:
     return regions
 
 
-def _file_of(info: SlideInfo, settings: TissueSettings) -> Path:
+def regions_file(info: SlideInfo, settings: TissueSettings) -> Path:
+    """The GeoJSON that holds a slide's regions.
+
+    Raises
+    ------
+    SlideError
+        If there is none.
+    """
     given = settings.regions
     if given is None:
         raise SlideError("tissue.method=geojson needs tissue.regions=FILE or FOLDER.")
