@@ -82,11 +82,11 @@ MEASUREMENTS = (
     Measurement(
         "haematoxylin_around",
         "OD",
-        "Around nucleus: Haematoxylin OD mean",
-        "Mean over pixels of no nucleus in the bounding box grown by 1.5 um; where there are "
-        "none, the nucleus' own mean.",
+        "Around nucleus: Haematoxylin OD",
+        "That of the mean colour of the pixels of no nucleus in the bounding box grown by 1.5 um; "
+        "where there are none, the nucleus' own mean.",
     ),
-    Measurement("eosin_around", "OD", "Around nucleus: Eosin OD mean", "The same for eosin."),
+    Measurement("eosin_around", "OD", "Around nucleus: Eosin OD", "The same for eosin."),
     Measurement(
         "gradient",
         "grey/um",

@@ -6,8 +6,6 @@ follows from the pixels within :data:`AROUND_UM` of the nucleus' box, never from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import shapely
@@ -77,14 +75,18 @@ def measure_pixels(
 ) -> dict[str, FloatArray]:
     """Stain and texture, by column name: (n,) float64 each."""
     n, margin = len(regions), um_to_px(AROUND_UM, mpp)
-    means, spreads, around, squares = (np.zeros((n, 2)) for _ in range(4))
-    histograms = np.zeros((n, 256), np.int64)
+    means, spreads, squares = (np.zeros((n, 2)) for _ in range(3))
+    colours, histograms = np.zeros((n, 3)), np.zeros((n, 256), np.int64)
     for row, (label, box) in enumerate(
         zip(regions.label.tolist(), regions.boxes.tolist(), strict=True)
     ):
-        patch = _cut_patch(rgb, labels, label, box, margin)
-        means[row], spreads[row], around[row] = _stains(patch)
-        squares[row], histograms[row] = _textures(patch)
+        inside = (labels[_place(box, 0)] == label).view(np.uint8)
+        means[row], spreads[row] = _stains(rgb[_place(box, 0)], inside)
+        squares[row], histograms[row] = _textures(rgb[_place(box, 1)], box, inside)
+        place = _place(box, margin)
+        colours[row] = _colour_around(rgb[place], (labels[place] == 0).view(np.uint8))
+    density = -np.log10(np.maximum(colours, 1) / 255) @ _UNMIX.T
+    around = np.where(np.isnan(density), means, density)
     return {
         "haematoxylin_mean": means[:, 0],
         "eosin_mean": means[:, 1],
@@ -96,6 +98,13 @@ def measure_pixels(
         "contrast": squares[:, 1],
         **_grey_spread(histograms),
     }
+
+
+def _place(box: list[int], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of a box grown by ``margin``; slices end at the image by themselves."""
+    left, top, width, height = box
+    rows = slice(max(0, top - margin), top + height + margin)
+    return rows, slice(max(0, left - margin), left + width + margin)
 
 
 def _grey_spread(histograms: IntArray) -> dict[str, FloatArray]:
@@ -110,51 +119,40 @@ def _grey_spread(histograms: IntArray) -> dict[str, FloatArray]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Patch:
-    """One nucleus with what is around it; ``core`` is its bounding box inside the patch.
+def _stains(rgb: ByteArray, inside: ByteArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and spread of haematoxylin and eosin in one nucleus' box, where ``inside`` is 1."""
+    stained = cv2.LUT(rgb, _DENSITY).reshape(-1, 3) @ _UNMIX.T
+    mean, spread = cv2.meanStdDev(stained.reshape(*inside.shape, 2), mask=inside)
+    return mean[:, 0], spread[:, 0]
 
-    ``inside`` (uint8) has the core's size; ``outside`` (uint8) marks pixels of no nucleus.
+
+def _colour_around(rgb: ByteArray, outside: ByteArray) -> tuple[float, ...]:
+    """Mean red, green, blue where ``outside`` is 1; NaN if it nowhere is."""
+    if not cv2.countNonZero(outside):
+        return np.nan, np.nan, np.nan
+    mean: tuple[float, ...] = cv2.mean(rgb, mask=outside)
+    return mean[:3]
+
+
+def _textures(
+    rgb: ByteArray, box: list[int], inside: ByteArray
+) -> tuple[tuple[float, float], IntArray]:
+    """Mean squares of slope and of neighbours' differences; histogram of the grey values.
+
+    ``rgb`` is the box with one pixel around it, as far as the image has one.
     """
-
-    rgb: ByteArray
-    core: tuple[slice, slice]
-    inside: ByteArray
-    outside: ByteArray
-
-
-def _cut_patch(rgb: ByteArray, labels: IntArray, label: int, box: list[int], margin: int) -> _Patch:
-    left, top, width, height = box
-    x, y = max(0, left - margin), max(0, top - margin)
-    place = np.s_[y : top + height + margin, x : left + width + margin]
-    core = np.s_[top - y : top - y + height, left - x : left - x + width]
-    seen = labels[place]
-    inside, outside = (seen[core] == label).view(np.uint8), (seen == 0).view(np.uint8)
-    return _Patch(rgb[place], core, inside, outside)
-
-
-def _stains(patch: _Patch) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Haematoxylin and eosin: mean and spread inside, mean around."""
-    density = cv2.LUT(patch.rgb, _DENSITY)
-    stained = cv2.transform(density[patch.core], _UNMIX)
-    mean, spread = cv2.meanStdDev(stained, mask=patch.inside)
-    if not cv2.countNonZero(patch.outside):
-        return mean[:, 0], spread[:, 0], mean[:, 0]
-    around = _UNMIX @ cv2.mean(density, mask=patch.outside)[:3]
-    return mean[:, 0], spread[:, 0], around
-
-
-def _textures(patch: _Patch) -> tuple[tuple[float, float], IntArray]:
-    """Mean squares of slope and of neighbours' differences; histogram of the grey values."""
-    grey, mask = cv2.cvtColor(patch.rgb, cv2.COLOR_RGB2GRAY), patch.inside
-    slopes = [_squares(along[patch.core], None, mask) for along in cv2.spatialGradient(grey)]
-    grey = grey[patch.core]
-    histogram = np.bincount(grey[mask.view(np.bool_)], minlength=256)
-    beside, below = mask[:, 1:] & mask[:, :-1], mask[1:] & mask[:-1]
-    n_pairs = cv2.countNonZero(beside) + cv2.countNonZero(below) if mask.size > 1 else 0
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    left, top = min(box[0], 1), min(box[1], 1)
+    core = np.s_[top : top + box[3], left : left + box[2]]
+    slopes = [_squares(along[core], None, inside) for along in cv2.spatialGradient(grey)]
+    grey = grey[core]
+    histogram = np.bincount(grey[inside.view(np.bool_)], minlength=256)
+    beside, below = inside[:, 1:] & inside[:, :-1], inside[1:] & inside[:-1]
+    n_pairs = cv2.countNonZero(beside) + cv2.countNonZero(below) if inside.size > 1 else 0
     steps = _squares(grey[:, 1:], grey[:, :-1], beside) + _squares(grey[1:], grey[:-1], below)
     # Sobel weighs by 1 + 2 + 1 over a distance of 2: 8 times the slope.
-    return (sum(slopes) / (64 * cv2.countNonZero(mask)), steps / max(n_pairs, 1)), histogram
+    slope = sum(slopes) / (64 * cv2.countNonZero(inside))
+    return (slope, steps / max(n_pairs, 1)), histogram
 
 
 def _squares(a: IntArray, b: IntArray | None, mask: ByteArray) -> float:
