@@ -46,12 +46,14 @@ clean:  ## Remove .venv, build results and caches; results and data stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# uv where it can be had, because it is many times faster; pip otherwise, and where uv fails
-# (it does not read pip's own settings, so an index given only there is unknown to it).
+# uv where it can be had, because it is many times faster; pip otherwise, and where uv fails: it
+# does not read pip's own settings, so an index or a certificate given only there is unknown to it.
+# Networks that inspect traffic add their certificate to the system's.
 define INSTALL
+export UV_SYSTEM_CERTS=1 PIP_DISABLE_PIP_VERSION_CHECK=1; \
 uv="$$(command -v $(BIN)/uv || command -v uv || true)"; \
 add() { { [ -n "$$uv" ] && "$$uv" pip install -q --python $(BIN)/python "$$@"; } \
-	|| $(BIN)/python -m pip install -q "$$@"; }
+	|| { echo "pip does the work; this takes longer."; $(BIN)/python -m pip install -q "$$@"; }; }
 endef
 
 $(STAMP): pyproject.toml
@@ -59,12 +61,12 @@ $(STAMP): pyproject.toml
 		{ echo "Python 3.11 or 3.12 is needed: install it, or say PYTHON=/path/to/python3.11."; exit 2; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "No virtual environment: on Debian, apt install python3-venv."; exit 2; }
-	@[ -x $(BIN)/uv ] || command -v uv >/dev/null || $(BIN)/python -m pip install -q uv || \
-		echo "uv cannot be installed; pip does the work, more slowly."
+	@[ -x $(BIN)/uv ] || command -v uv >/dev/null || $(BIN)/python -m pip install -q uv || true
 	@echo "Installing into $(VENV): minutes the first time, several GB on Linux."
 	@$(INSTALL); [ -z "$(TORCH_INDEX)" ] || add --index-url "$(TORCH_INDEX)" $(TORCH)
 	@$(INSTALL); add -e '.[dev]'
 	@$(INSTALL); $(BIN)/python -c 'import cv2' 2>/dev/null || \
 		{ echo "OpenCV lacks this computer's display libraries: taking its headless build."; \
-		add --force-reinstall --no-deps opencv-python-headless && $(BIN)/python -c 'import cv2'; }
+		add --force-reinstall --no-deps 'opencv-python-headless>=4.10,<5' && \
+		$(BIN)/python -c 'import cv2'; }
 	@touch $@
