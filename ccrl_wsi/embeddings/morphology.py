@@ -10,11 +10,10 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.measurement_names import NAMES, columns_of
 
-LOGARITHMIC = ("area_um2", "minor_axis_um", "gradient", "contrast")
+LOGARITHMIC = ("area_um2", "minor_axis_um", "gradient")
 """Their spread grows with their size, so that a few large values would rule every distance."""
 LINEAR = (
     "eccentricity",
-    "circularity",
     "solidity",
     "haematoxylin_mean",
     "haematoxylin_std",
@@ -29,8 +28,9 @@ LINEAR = (
 class Morphology:
     """log(1 + x) of the columns ``LOGARITHMIC``, then the columns ``LINEAR`` as they are.
 
-    Left out is what depends on how a nucleus happens to lie (orientation, extent) and what
-    repeats the others (perimeter, diameter).
+    Left out is what depends on how a nucleus happens to lie (orientation, extent) and what would
+    count a property twice: perimeter and diameter (area), circularity (eccentricity and solidity),
+    contrast and spread of grey values (gradient and entropy).
     """
 
     @property
