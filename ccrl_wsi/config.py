@@ -82,12 +82,12 @@ class TileSettings(Section):
 class WatershedSettings(Section):
     """The segmenter that needs no weights. Densities are optical densities of the stain."""
 
-    smooth_um: Positive = Field(0.25, description="Sigma of the blur on stain and on edges.")
+    smooth_um: Positive = Field(0.2, description="Sigma of the blur on stain and on edges.")
     window_um: Positive = Field(
         20.0, description="Side of the window of the local threshold; the halo must exceed it."
     )
     level: float = Field(
-        0.45, gt=0, lt=1, description="Threshold between pale (0) and dark (1) of the window."
+        0.4, gt=0, lt=1, description="Threshold between pale (0) and dark (1) of the window."
     )
     min_contrast: Positive = Field(0.04, description="Threshold above the pale part, at least.")
     min_mean_contrast: float = Field(
@@ -95,11 +95,11 @@ class WatershedSettings(Section):
     )
     open_um: float = Field(0.25, ge=0, description="Threads thinner than twice this are cut.")
     max_hole_um2: float = Field(12.0, ge=0, description="Smaller holes in nuclei are filled.")
-    seed_distance_um: Positive = Field(2.5, description="Two nuclei's centres are further apart.")
+    seed_distance_um: Positive = Field(2.0, description="Two nuclei's centres are further apart.")
     core_share: float = Field(
         0.9, gt=0, le=1, description="Of the greatest depth around, that a nucleus' core reaches."
     )
-    smooth_relief_um: Positive = Field(0.3, description="Sigma of the blur before splitting.")
+    smooth_relief_um: Positive = Field(0.6, description="Sigma of the blur before splitting.")
     density_um: float = Field(
         10.0, ge=0, description="Stain of density 1 makes a seed as likely as this much depth."
     )

@@ -24,12 +24,15 @@ STEPS_PER_DENSITY = 300
 BLUE_SHARE, GREEN_SHARE = 0.6, 0.9
 """Haematoxylin is what absorbs red, less what absorbs blue (pigment, rust, blood), and no more
 than what absorbs green (ink). With the vectors of Ruifrok and Johnston (0.65, 0.70, 0.29) the
-first is 0.48 of a pure stain's density; eosin (0.07, 0.99, 0.11) comes out at zero."""
+first is 0.48 of a pure stain's density; eosin (0.07, 0.99, 0.11) comes out at 0.01."""
 
+SPECK_UM2 = 4.0
 STEPS_PER_UM = 400
 STAIN_BLUR_UM = 1.0
-ABOVE_MEAN = 3
 STRIP_ROWS = 64
+
+ABOVE_MEAN = 3
+"""Dark pixels exceed their window's mean by more: 0.01 of density, about the camera's noise."""
 
 
 class Watershed:
@@ -52,7 +55,8 @@ class Watershed:
         bar = local_threshold(smooth, chosen, mpp)
         mask = _clean(cv2.compare(smooth, bar, cv2.CMP_GT), chosen, mpp)
         labels = _split(mask, _find_cores(mask, density, chosen, mpp))
-        labels, contrast = _drop_faint(labels, smooth, bar, chosen.min_mean_contrast)
+        smallest_px = SPECK_UM2 / mpp**2
+        labels, contrast = _drop_faint(labels, cv2.subtract(smooth, bar), chosen, smallest_px)
         return Segmentation.untyped(labels, nucleus_probability(contrast))
 
 
@@ -85,8 +89,12 @@ def local_threshold(density: IntArray, chosen: WatershedSettings, mpp: float) ->
 
 
 def nucleus_probability(contrast: FloatArray) -> FloatArray:
-    """Chance (n,) that an object of mean ``contrast`` above its threshold is a nucleus."""
-    probability: FloatArray = 1 / (1 + np.exp(-(contrast - 0.02) / 0.02))
+    """Chance (n,) that an object of mean ``contrast`` above its threshold is a nucleus.
+
+    Fitted to the share of objects that lie mostly on annotated nuclei (CoNSeP train, MoNuSeg, TNBC,
+    weighted alike). Contrast alone tells little: the answers lie between 0.76 and 0.97.
+    """
+    probability: FloatArray = 1 / (1 + np.exp(-(1.0 + 11.0 * contrast)))
     return probability.astype(np.float32)
 
 
@@ -194,15 +202,15 @@ def _return_cuts(labels: IntArray, nearest: IntArray, cut: IntArray) -> None:
 
 
 def _drop_faint(
-    labels: IntArray, density: IntArray, bar: ByteArray, least: float
+    labels: IntArray, excess: IntArray, chosen: WatershedSettings, smallest_px: float
 ) -> tuple[IntArray, FloatArray]:
-    """Labels 1..n of objects whose mean contrast (n,) to their threshold reaches ``least``."""
+    """Labels 1..n without specks and faint objects, and the mean contrast (n,) of the others."""
     inside = np.flatnonzero(labels)
     label = labels.ravel()[inside]
-    excess = density.ravel()[inside].astype(np.float64) - bar.ravel()[inside]
     n_pixels = np.bincount(label, minlength=1)
-    contrast = np.bincount(label, excess, minlength=1) / np.maximum(n_pixels, 1) / STEPS_PER_DENSITY
-    keep: BoolArray = (n_pixels > 0) & (contrast >= least)
+    total = np.bincount(label, excess.ravel()[inside], minlength=1)
+    contrast = total / np.maximum(n_pixels, 1) / STEPS_PER_DENSITY
+    keep: BoolArray = (n_pixels >= max(1.0, smallest_px)) & (contrast >= chosen.min_mean_contrast)
     number = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
     kept = np.zeros(labels.shape, np.int32)
     kept.ravel()[inside] = number[label]
@@ -210,7 +218,7 @@ def _drop_faint(
 
 
 def _box_sum(image: IntArray, side: int) -> Float32:
-    """Sum over the window around each pixel; whole numbers, below 2^24 and therefore exact."""
+    """Sum over the window around each pixel; whole numbers, exact below 2^24."""
     total: Float32 = cv2.boxFilter(
         image, cv2.CV_32F, (side, side), normalize=False, borderType=cv2.BORDER_REFLECT_101
     )
