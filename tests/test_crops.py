@@ -54,6 +54,15 @@ def test_a_window_of_the_crops_size_is_cut_unchanged():
     np.testing.assert_array_equal(crops[1], rgb[58:90, 48:80])
 
 
+def test_a_flipped_view_is_cut_like_its_copy():
+    flipped = noise(60, 60)[..., ::-1]
+    windows = np.array([[5, 5, 40, 40], [40, 40, 40, 40]])
+
+    np.testing.assert_array_equal(
+        cut_crops(flipped, windows, 32), cut_crops(flipped.copy(), windows, 32)
+    )
+
+
 def test_a_window_of_twice_the_size_is_averaged():
     rgb = noise(80, 80)
 

@@ -50,6 +50,7 @@ def cut_crops(rgb: ByteArray, windows: IntArray, size_px: int) -> ByteArray:
 
     What lies outside ``rgb`` (h, w, 3) uint8 is white.
     """
+    rgb = np.ascontiguousarray(rgb)  # OpenCV refuses views such as a channel flip
     crops = np.empty((len(windows), size_px, size_px, 3), np.uint8)
     image = Box(0, 0, rgb.shape[1], rgb.shape[0])
     is_inside = inside(windows, image)

@@ -74,6 +74,7 @@ def measure_pixels(
     rgb: ByteArray, labels: IntArray, regions: Regions, mpp: float
 ) -> dict[str, FloatArray]:
     """Stain and texture, by column name: (n,) float64 each."""
+    rgb = np.ascontiguousarray(rgb)  # OpenCV refuses views such as a channel flip
     n, margin = len(regions), um_to_px(AROUND_UM, mpp)
     means, spreads, squares = (np.zeros((n, 2)) for _ in range(3))
     colours, histograms = np.zeros((n, 3)), np.zeros((n, 256), np.int64)
