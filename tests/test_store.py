@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 import uuid
 import warnings
 
@@ -84,7 +85,7 @@ def test_slices_and_chosen_rows_are_the_same_rows(made):
     np.testing.assert_array_equal(store.embedding(30, 35), cells.embedding[30:35])
 
 
-@pytest.mark.parametrize("n_rows", [1, 7, 93, 500])
+@pytest.mark.parametrize("n_rows", [7, 93, 500])
 def test_batches_together_are_all_cells(made, n_rows):
     path, cells = made
     batches = list(open_store(path).iter_cells(n_rows, ("cluster", "area_um2")))
@@ -142,6 +143,33 @@ def test_assembly_leaves_nothing_beside_the_store_and_replaces_an_older_one(tmp_
     path, _ = make_store(tmp_path, sizes=(5,))
     assert open_store(path).n_cells == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["S01.zarr", "parts"]
+
+
+def test_a_killed_assembly_leaves_no_store_and_the_next_one_is_whole(tmp_path, monkeypatch):
+    def die(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ccrl_wsi.store.assemble.consolidate", die)
+    with pytest.raises(KeyboardInterrupt):
+        make_store(tmp_path)
+    assert not (tmp_path / "S01.zarr").exists()
+    monkeypatch.undo()
+    path, _ = make_store(tmp_path)
+    assert check_store(path) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["S01.zarr", "parts"]
+
+
+def test_memory_does_not_grow_with_the_slide(tmp_path):
+    piece = draw_cells(300, n_dimensions=256)
+    peaks = []
+    for n_parts in (3, 9):
+        parts = write_parts(tmp_path / f"parts{n_parts}", [piece] * n_parts)
+        tracemalloc.start()
+        assemble_store(tmp_path / "S.zarr", parts, describe_store(), Chunking(300, 900))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Six parts more cost less than the vectors of two.
+    assert peaks[1] - peaks[0] < 2 * piece.embedding.nbytes
 
 
 def test_a_part_made_with_other_settings_is_refused(tmp_path):

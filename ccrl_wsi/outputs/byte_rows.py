@@ -27,9 +27,12 @@ def decimals(values: FloatArray, n_decimals: int) -> ByteArray:
     rest = np.abs(scaled)
     n_digits = max(len(str(int(rest.max(initial=0)))), n_decimals + 1)
     digits = np.empty((len(rest), n_digits), np.uint8)
+    if n_digits < 10:
+        rest = rest.astype(np.uint32)  # half the time
     for place in range(n_digits - 1, -1, -1):
-        rest, digit = np.divmod(rest, 10)
-        digits[:, place] = digit
+        tenth = rest // 10
+        digits[:, place] = rest - tenth * 10
+        rest = tenth
     whole, fraction = digits[:, : n_digits - n_decimals], digits[:, n_digits - n_decimals :]
     # A whole part's zeros go from the left until something else or the last place comes.
     is_leading = np.maximum.accumulate(whole, axis=1)[:, :-1] == 0

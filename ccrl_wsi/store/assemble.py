@@ -27,7 +27,7 @@ from ccrl_wsi.store.encoding import (
     write_mapping,
     write_strings,
 )
-from ccrl_wsi.store.ids import cell_uuids, count_repeats
+from ccrl_wsi.store.ids import cell_keys, cell_uuids, count_repeats
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.seal import seal_store
 from ccrl_wsi.store.shapes import OutlineWriter
@@ -68,13 +68,18 @@ def assemble_store(
         If there is no part, one is damaged, or one was computed with other settings.
     """
     sizes = _measure(part_paths, description)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary, aside = (path.with_name(f".{path.name}.{suffix}") for suffix in ("partial", "old"))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in (temporary, aside):
+            shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir(parents=True)
         _write(temporary, part_paths, description, sizes, chunking or Chunking())
         seal_store(temporary)
-        _put_in_place(temporary, path)
+        if path.exists():
+            # A folder cannot be replaced in one step: the old one steps aside and goes last.
+            path.rename(aside)
+        temporary.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise StoreError(
             f"Cannot write {path}: {error.strerror or error}. Check free space and permissions."
@@ -118,7 +123,7 @@ def _write(
     writer = _StoreWriter(folder, description, sizes, chunking)
     repeats = _repeats(part_paths)
     first = 0
-    with OutlineWriter(folder / layout.PARQUET) as outlines:
+    with OutlineWriter(folder / layout.PARQUET, max(1, chunking.shard_rows // 4)) as outlines:
         for part in part_paths:
             cells = read_part(part)
             writer.append(cells, first, repeats[first : first + len(cells)])
@@ -129,16 +134,16 @@ def _write(
 
 
 def _repeats(part_paths: Sequence[Path]) -> IntArray:
-    """How many equal cells come before each: needs the whole slide, 24 bytes a cell for a moment.
+    """How many equal cells come before each cell: needs the whole slide, at 16 bytes a cell.
 
     Cells of different parts can agree only if two overlap within a hundredth of a pixel at a
     seam, but an id that is not unique would spoil the store.
     """
-    fields = [read_part_fields(path, ("centroid_px", "area_um2")) for path in part_paths]
-    return count_repeats(
-        np.concatenate([f["centroid_px"] for f in fields]),
-        np.concatenate([f["area_um2"] for f in fields]),
-    ).astype(np.int32)
+    keys = []
+    for path in part_paths:
+        fields = read_part_fields(path, ("centroid_px", "area_um2"))
+        keys.append(cell_keys(fields["centroid_px"], fields["area_um2"]))
+    return count_repeats(np.concatenate(keys))
 
 
 class _StoreWriter:
@@ -263,15 +268,3 @@ def column_names(measurement_names: Sequence[str]) -> list[str]:
     if twice or taken:
         raise StoreError(f"Columns named twice: {', '.join([*twice, *taken])}. Rename them.")
     return names
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.rename(path)
-        return
-    # A folder cannot be replaced in one step: the old one steps aside and goes last.
-    aside = path.with_name(f".{path.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    temporary.rename(path)
-    shutil.rmtree(aside)

@@ -33,11 +33,12 @@ def cell_uuids(
     repeats
         (n,) how many equal cells came before; by default those of this call are counted.
     """
-    keys = _keys(centroid_px, area_um2)
-    repeat = count_repeats(centroid_px, area_um2) if repeats is None else repeats
+    if repeats is None:
+        repeats = count_repeats(cell_keys(centroid_px, area_um2))
+    rows = zip(_hundredths(centroid_px, area_um2).tolist(), repeats.tolist(), strict=True)
     start = hashlib.sha1(NAMESPACE.bytes + content_key.encode(), usedforsecurity=False)
     found = []
-    for (x, y, area), again in zip(keys.tolist(), repeat.tolist(), strict=True):
+    for (x, y, area), again in rows:
         digest = start.copy()
         digest.update(f"|{x}|{y}|{area}|{again}".encode())
         text = digest.hexdigest()
@@ -46,15 +47,23 @@ def cell_uuids(
     return found
 
 
-def count_repeats(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
-    """For each of n cells, how many before it have the same centroid and area: (n,) int64."""
-    frame = pd.DataFrame(_keys(centroid_px, area_um2))
-    repeats: IntArray = frame.groupby([0, 1, 2], sort=False).cumcount().to_numpy(np.int64)
+def count_repeats(keys: IntArray) -> IntArray:
+    """For each of n cells, how many before it have the same key: (n,)."""
+    if len(np.unique(keys)) == len(keys):
+        return np.zeros(len(keys), np.int8)
+    repeats: IntArray = pd.Series(keys).groupby(keys, sort=False).cumcount().to_numpy()
     return repeats
 
 
-def _keys(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
-    # Hundredths as whole numbers: text of a float could differ in its last digit or say -0.00.
-    columns = np.column_stack([centroid_px, np.asarray(area_um2, np.float64)])
-    keys: IntArray = np.rint(columns * 100).astype(np.int64)
+def cell_keys(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
+    """A number that equal cells share: (n,) uint64."""
+    frame = pd.DataFrame(_hundredths(centroid_px, area_um2))
+    keys: IntArray = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     return keys
+
+
+def _hundredths(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
+    # Whole numbers: the text of a float could differ in its last digit or say -0.00.
+    columns = np.column_stack([centroid_px, np.asarray(area_um2, np.float64)])
+    values: IntArray = np.rint(columns * 100).astype(np.int64)
+    return values

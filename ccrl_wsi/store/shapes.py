@@ -17,13 +17,11 @@ from ccrl_wsi.arrays import AnyArray, IntArray
 from ccrl_wsi.polygons import from_polygons, to_polygons
 from ccrl_wsi.records import Outlines
 
-_ROW_GROUP = 16384
-
 
 class OutlineWriter:
     """Takes outlines in portions; writes row groups of equal size. Row i is cell i."""
 
-    def __init__(self, path: Path, row_group: int = _ROW_GROUP) -> None:
+    def __init__(self, path: Path, row_group: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._schema = _schema()
         self._row_group = row_group
