@@ -1,0 +1,284 @@
+"""The HoVer-Net family of TIAToolbox: its networks and weights, our windows and nuclei.
+
+``import tiatoolbox.models`` takes half a minute and is paid only when a network is built.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ccrl_wsi.arrays import ByteArray
+from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
+from ccrl_wsi.nuclei.weights import load_weights
+from ccrl_wsi.nuclei.windows import Windows, plan_windows
+from ccrl_wsi.records import Segmentation
+
+if TYPE_CHECKING:
+    import torch
+
+HOVERNETS = (
+    "hovernet_fast-pannuke",
+    "hovernet_fast-monusac",
+    "hovernet_original-consep",
+    "hovernet_original-kumar",
+)
+NETWORK_MPP = 0.25
+_MPP_TOLERANCE = 0.10
+# The encoder halves the image three times.
+_STRIDE_PX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a window loses on every side.
+
+    Parameters
+    ----------
+    lost
+        Pixels the network itself cuts off.
+    spoilt
+        Pixels of the output that its zero padding disturbs by more than 1e-4 of their spread
+        (measured; beyond 64 px they are exactly those of an endless image).
+    """
+
+    lost: int
+    spoilt: int
+
+
+REACHES = {"fast": Reach(lost=46, spoilt=30), "original": Reach(lost=95, spoilt=4)}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HoVerNetSegmenter:
+    """A HoVer-Net as a segmenter; :func:`load_hovernet` makes one from settings.
+
+    Parameters
+    ----------
+    name, type_names
+        As in TIAToolbox's table of models; type 0 is background.
+    network
+        Takes (n, 3, h, w) float32 in 0..255; gives logits ``np``, maps ``hv`` and, where it has
+        types, logits ``tp``, smaller by :class:`Reach` on every side.
+    mode
+        ``fast`` or ``original``.
+    device
+        Where the network is.
+    window_px, batch_size
+        Largest side of a window, and windows at once.
+    precision
+        ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    name: str
+    type_names: tuple[str, ...]
+    network: torch.nn.Module
+    mode: str
+    device: str
+    window_px: int
+    batch_size: int
+    precision: str
+
+    def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
+        """Nuclei of ``rgb`` (height, width, 3) uint8, which must be at about 0.25 um per pixel."""
+        check_mpp(self.name, mpp)
+        maps = self.predict_maps(rgb)
+        labels = extract_instances(maps["probability"], maps["hv"])
+        probability = mean_probability(labels, maps["probability"])
+        if "types" not in maps:
+            return Segmentation.untyped(labels, probability)
+        return Segmentation(labels, probability, *assign_types(labels, maps["types"]))
+
+    def predict_maps(self, rgb: ByteArray) -> dict[str, np.ndarray]:
+        """What the network says of each pixel of ``rgb`` (h, w, 3).
+
+        ``probability`` (h, w) float32, ``hv`` (h, w, 2) float32 and, with types, ``types`` (h, w)
+        uint8.
+        """
+        reach = REACHES[self.mode]
+        windows = plan_windows(
+            rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
+        )
+        cuts = list(windows.cut(rgb))
+        maps: dict[str, np.ndarray] = {}
+        for first in range(0, len(cuts), self.batch_size):
+            parts = self._infer(np.stack(cuts[first : first + self.batch_size]))
+            _place_batch(windows, first, parts, maps)
+        return maps
+
+    def _infer(self, batch: ByteArray) -> dict[str, np.ndarray]:
+        """Maps of the windows (n, h, w, 3): only what the host needs leaves the device."""
+        import torch
+
+        dtype = autocast_dtype(self.precision, self.device)
+        kind = torch.device(self.device).type
+        try:
+            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
+                # The image has its channels last already: no copy is made.
+                image = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float()
+                output = self.network(image)
+            with torch.inference_mode():
+                return _to_host(output, REACHES[self.mode].spoilt)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.device} has too little memory for {len(batch)} windows of "
+                f"{batch.shape[1]} px. Set nuclei.batch_size or nuclei.window_px lower."
+            ) from error
+
+
+def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
+    """The HoVer-Net that ``settings`` names, with weights, on ``device``.
+
+    Raises
+    ------
+    ModelError
+        If its weights are missing, damaged or another network's.
+    """
+    import torch
+
+    name = settings.segmenter
+    if settings.weights is not None and not settings.weights.is_file():
+        raise ModelError(_how_to_give(name, f"There is no weight file {settings.weights}."))
+    network, type_names = build_hovernet(name)
+    load_weights(network, settings.weights or find_weights(name), name)
+    network.eval()
+    # The network's own `to` would spread it over every GPU it sees.
+    torch.nn.Module.to(network, device)
+    network.apply(_put_channels_last)
+    return HoVerNetSegmenter(
+        name=name,
+        type_names=type_names,
+        network=network,
+        mode=network.mode,
+        device=device,
+        window_px=settings.window_px,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
+
+
+def build_hovernet(name: str) -> tuple[Any, tuple[str, ...]]:
+    """TIAToolbox's network without weights, and its types' names by index."""
+    arguments = _toolbox_table()[name]["architecture"]["kwargs"]
+    with contained_logging():
+        from tiatoolbox.models.architecture.hovernet import HoVerNet
+    types = arguments.get("nuc_type_dict") or {}
+    return HoVerNet(**arguments), tuple(types[i] for i in sorted(types))
+
+
+def find_weights(name: str) -> Path:
+    """The weight file in TIAToolbox's cache, downloaded by TIAToolbox where it is absent.
+
+    Raises
+    ------
+    ModelError
+        If it is neither there nor can be downloaded.
+    """
+    with contained_logging():
+        from tiatoolbox import rcParam
+        from tiatoolbox.models.architecture import fetch_pretrained_weights
+    cached = Path(rcParam["TIATOOLBOX_HOME"]) / "models" / f"{name}.pth"
+    if cached.is_file():
+        return cached
+    try:
+        return Path(fetch_pretrained_weights(name))
+    except Exception as error:
+        problem = f"{cached} is missing and cannot be downloaded ({_first_line(error)})."
+        raise ModelError(_how_to_give(name, problem)) from error
+
+
+def check_mpp(name: str, mpp: float) -> None:
+    """Refuse images that are not at the resolution the networks were trained at."""
+    if abs(mpp / NETWORK_MPP - 1) > _MPP_TOLERANCE:
+        raise ConfigError(
+            f"{name} works at {NETWORK_MPP} um per pixel, not at {mpp:g}: "
+            f"set tiles.mpp={NETWORK_MPP}."
+        )
+
+
+def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
+    """The type mixed precision computes in; ``None`` for plain float32."""
+    import torch
+
+    if precision != "auto":
+        return None if precision == "float32" else getattr(torch, precision)
+    if not device.startswith("cuda"):
+        return None
+    # Older GPUs only emulate bfloat16.
+    has_bfloat16 = torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
+def _put_channels_last(layer: torch.nn.Module) -> None:
+    import torch
+
+    if isinstance(layer, torch.nn.Conv2d):
+        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def contained_logging() -> Iterator[None]:
+    """Undo what importing TIAToolbox does to everybody's logging and warnings."""
+    root = logging.getLogger()
+    handlers, level, show = list(root.handlers), root.level, warnings.showwarning
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        if warnings.showwarning is not show:
+            logging.captureWarnings(False)
+            warnings.showwarning = show
+
+
+def _to_host(output: dict[str, torch.Tensor], spoilt: int) -> dict[str, np.ndarray]:
+    inner = np.s_[:, :, spoilt:-spoilt, spoilt:-spoilt]
+    logits = output["np"][inner].float()
+    maps = {
+        "probability": logits.softmax(dim=1)[:, 1],
+        "hv": output["hv"][inner].float().permute(0, 2, 3, 1),
+    }
+    if "tp" in output:
+        maps["types"] = output["tp"][inner].argmax(dim=1).byte()
+    return {name: tensor.cpu().numpy() for name, tensor in maps.items()}
+
+
+def _place_batch(
+    windows: Windows, first: int, parts: dict[str, np.ndarray], maps: dict[str, np.ndarray]
+) -> None:
+    for name, batch in parts.items():
+        if name not in maps:
+            maps[name] = windows.blank(batch)
+        for number, part in enumerate(batch, start=first):
+            windows.place(number, part, maps[name])
+
+
+def _toolbox_table() -> dict[str, Any]:
+    """TIAToolbox's table of models, read without importing TIAToolbox."""
+    package = find_spec("tiatoolbox")
+    if package is None or package.origin is None:
+        raise ModelError("TIAToolbox is not installed: pip install 'tiatoolbox>=2.1,<2.2'.")
+    table = Path(package.origin).with_name("data") / "pretrained_model.yaml"
+    return dict(yaml.safe_load(table.read_text(encoding="utf-8")))
+
+
+def _how_to_give(name: str, problem: str) -> str:
+    return (
+        f"{problem} Give the weights of {name} with --set nuclei.weights=FILE, or use "
+        "--set nuclei.segmenter=watershed, which needs none."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
