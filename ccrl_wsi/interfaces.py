@@ -78,6 +78,6 @@ class Encoder(Protocol):
     def __call__(self, crops: ByteArray, measurements: FloatArray) -> FloatArray:
         """Embeddings (n, d) float32 of ``crops`` (n, side, side, 3) uint8.
 
-        ``measurements`` (n, m) are those of ``ccrl_wsi.nuclei.measurements``.
+        ``measurements`` (n, m) are those of ``ccrl_wsi.measurement_names``.
         """
         ...

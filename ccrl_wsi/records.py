@@ -184,7 +184,7 @@ class Cells:
     tile
         (n, 2) int32 row and column of the tile that owns it.
     measurements
-        (n, m) float32; names and units are those of ``ccrl_wsi.nuclei.measurements``.
+        (n, m) float32; names and units are those of ``ccrl_wsi.measurement_names``.
     embedding
         (n, d) float32.
     crops

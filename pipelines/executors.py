@@ -87,7 +87,7 @@ class Dask:
 
         waiting = iter(items)
         flying: dict[Any, Item] = {}
-        done = as_completed([])
+        done = as_completed([], loop=self.client.loop)
         while True:
             room = self.per_worker * max(1, self._n_threads()) - len(flying)
             for item in islice(waiting, max(0, room)):

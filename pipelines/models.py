@@ -74,9 +74,11 @@ def find_models(settings: Settings) -> Models:
     ConfigError, ModelError
         If a name is unknown or weights cannot be had.
     """
+    from ccrl_wsi.embeddings.encoders import check_encoder
     from ccrl_wsi.nuclei.segmenters import segmenter_fingerprint
     from pipelines.tools import encoder_of, segmenter_of
 
+    check_encoder(settings.embedding, settings.crops, settings.tiles.mpp)
     segmenter, encoder = segmenter_of(settings), encoder_of(settings)
     return Models(
         segmenter=segmenter.name,

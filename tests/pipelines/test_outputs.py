@@ -1,0 +1,93 @@
+"""What a run leaves is opened by the libraries its users will use."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+
+import geopandas
+import numpy as np
+import pytest
+
+from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.store import open_store
+from pipelines import cli
+from pipelines.export import export_cohort
+from pipelines.machines import SerialMachine
+from pipelines.run import run_cohort
+
+
+@pytest.fixture(scope="module")
+def out(slide_file, smoke, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    crops = smoke.model_copy(update={"crops": smoke.crops.model_copy(update={"keep": True})})
+    run_cohort(list_slides([str(slide_file)]), folder, crops, SerialMachine())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def overlay(out):
+    with gzip.open(out / "overlays" / "drawn.geojson.gz", "rt") as file:
+        return json.load(file)
+
+
+def test_anndata_and_spatialdata_open_the_store(out):
+    anndata = pytest.importorskip("anndata")
+    spatialdata = pytest.importorskip("spatialdata")
+    path = out / "slides" / "drawn.zarr"
+    cells = anndata.read_zarr(path / "tables" / "cells")
+    slide = spatialdata.read_zarr(path)
+    shapes = geopandas.read_parquet(path / "shapes" / "nuclei" / "shapes.parquet")
+    assert len(cells) == len(slide["nuclei"]) == len(shapes) > 50
+    assert cells.obs["cluster"].cat.categories.tolist() == ["C01", "C02", "C03"]
+    assert shapes.is_valid.all()
+    centroid = np.column_stack([shapes.centroid.x, shapes.centroid.y])
+    assert np.abs(cells.obsm["spatial"] - centroid).max() < 2
+    ratio = shapes.area.to_numpy() * 0.25 / cells.obs["area_um2"].to_numpy()
+    assert abs(np.median(ratio) - 1) < 0.03
+
+
+def test_the_overlay_has_the_stores_ids_clusters_and_colours(out, overlay):
+    store = open_store(out / "slides" / "drawn.zarr")
+    features = overlay["features"]
+    assert [f["id"] for f in features] == store.obs("uuid").tolist()
+    names = store.categories("cluster")
+    found = [f["properties"]["classification"]["name"] for f in features]
+    assert found == [names[code] for code in store.obs("cluster")]
+    assert all(f["properties"]["objectType"] == "detection" for f in features)
+    area = [f["properties"]["measurements"]["Nucleus: Area µm^2"] for f in features]
+    np.testing.assert_allclose(area, store.obs("area_um2"), atol=0.01)
+
+
+def test_the_store_keeps_a_copy_of_the_overlay(out):
+    kept = out / "slides" / "drawn.zarr" / "overlays" / "drawn.geojson.gz"
+    assert kept.read_bytes() == (out / "overlays" / "drawn.geojson.gz").read_bytes()
+
+
+def test_kept_crops_show_the_nuclei(out, drawn):
+    store = open_store(out / "slides" / "drawn.zarr")
+    crops = store.crops(0, store.n_cells)
+    assert crops.shape == (store.n_cells, 32, 32, 3)
+    middle, rim = crops[:, 12:20, 12:20].mean(), crops[:, [0, -1]].mean()
+    assert middle < rim - 20
+
+
+def test_exports_hold_all_cells(out, smoke, tmp_path):
+    n = open_store(out / "slides" / "drawn.zarr").n_cells
+    [parquet] = export_cohort(out, "geoparquet", tmp_path / "parquet", smoke)
+    assert len(geopandas.read_parquet(parquet)) == n
+    [overlay] = export_cohort(out, "qupath", tmp_path / "qupath", smoke)
+    assert overlay.read_bytes() == (out / "overlays" / "drawn.geojson.gz").read_bytes()
+    anndata = pytest.importorskip("anndata")
+    [table] = export_cohort(out, "anndata", tmp_path / "all.h5ad", smoke)
+    assert anndata.read_h5ad(table).n_obs == n
+
+
+def test_an_unknown_format_is_told(out, tmp_path, monkeypatch, capsys):
+    command = ["ccrl-wsi", "export", str(out), "--to", "word", "-t", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert "qupath, anndata, geoparquet, tiaviz" in capsys.readouterr().err
