@@ -82,7 +82,8 @@ class TileSettings(Section):
 class WatershedSettings(Section):
     """The segmenter that needs no weights. Densities are optical densities of the stain."""
 
-    smooth_um: Positive = Field(0.2, description="Sigma of the blur on stain and on edges.")
+    smooth_um: Positive = Field(0.2, description="Sigma of the blur on the stain.")
+    smooth_edge_um: Positive = Field(0.4, description="Sigma of the blur that rounds outlines.")
     window_um: Positive = Field(
         20.0, description="Side of the window of the local threshold; the halo must exceed it."
     )

@@ -123,7 +123,7 @@ def _clean(mask: ByteArray, chosen: WatershedSettings, mpp: float) -> ByteArray:
         if cv2.contourArea(contours[i]) * mpp**2 < chosen.max_hole_um2
     ]
     cv2.drawContours(opened, holes, -1, 255, cv2.FILLED)
-    return (_blur(opened, chosen.smooth_um / mpp) > 127).astype(np.uint8)
+    return (_blur(opened, chosen.smooth_edge_um / mpp) > 127).astype(np.uint8)
 
 
 def _find_cores(
