@@ -74,7 +74,9 @@ class TileSettings(Section):
     mpp_tolerance: float = Field(
         0.01, ge=0, lt=0.2, description="A level this close to mpp (relative) is used as stored."
     )
-    core_px: int = Field(2048, ge=64, description="Side of the area a tile answers for.")
+    core_px: int = Field(
+        2048, ge=64, multiple_of=8, description="Side of the area a tile answers for."
+    )
     halo_um: float = Field(32.0, ge=0, description="Extra margin; larger than any nucleus.")
     partition_side: int = Field(2, ge=1, description="A partition is this many tiles squared.")
 
@@ -195,6 +197,16 @@ class Settings(Section):
     clusters: ClusterSettings = ClusterSettings()
     overlay: OverlaySettings = OverlaySettings()
     compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _halo_holds_the_window(self) -> Settings:
+        window_um, halo_um = self.nuclei.watershed.window_um, self.tiles.halo_um
+        if self.nuclei.segmenter == "watershed" and halo_um < window_um:
+            raise ValueError(
+                f"tiles.halo_um={halo_um:g} is less than nuclei.watershed.window_um={window_um:g}: "
+                "nuclei at seams would depend on the tile. Raise the first or lower the second"
+            )
+        return self
 
 
 CELL_SECTIONS = ("slides", "tissue", "tiles", "nuclei", "crops", "embedding")

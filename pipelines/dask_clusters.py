@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster
 
 from ccrl_wsi.errors import ConfigError
@@ -47,16 +48,9 @@ def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]
         yield client, {"GPU": 1} if has_gpu else {}
 
 
-def usable_cores() -> int:
-    """Cores this process may use: affinity, not the machine's size."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 def _start(machine: MachineSettings) -> SpecCluster:
     if isinstance(machine, LocalMachine):
-        workers = machine.workers or usable_cores()
+        workers = machine.workers or cpu_count()
         return _local(workers, machine.threads, machine.memory_limit)
     if isinstance(machine, GpuMachine):
         return _one_worker_per_gpu(machine)

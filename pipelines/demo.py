@@ -62,7 +62,7 @@ def find_demo_image() -> Path:
     if image is None or not image.is_file():
         raise ConfigError(
             "The demo image (data/target_image.png of the tiatoolbox package) is not installed. "
-            "Run `pip install 'tiatoolbox>=2.1,<2.2'`, or `ccrl-wsi run` on a slide of your own."
+            "Run `pip install 'tiatoolbox>=2.1.3,<2.2'`, or `ccrl-wsi run` on a slide of your own."
         )
     return image
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from ccrl_wsi.errors import CcrlError
+from ccrl_wsi.nuclei.weights import weights_folder
 from pipelines.machines import LocalMachine
 
 GIB = 2**30
@@ -166,11 +167,6 @@ def check_weights() -> Check:
         "--set nuclei.weights=FILE, or use --set nuclei.segmenter=watershed."
     )
     return Check("Weights", "warn", f"{', '.join(present) or 'none'} in {folder}", advice)
-
-
-def weights_folder() -> Path:
-    """Where TIAToolbox keeps downloaded weights; its folder follows the user's home."""
-    return Path.home() / ".tiatoolbox" / "models"
 
 
 def check_computer() -> Check:

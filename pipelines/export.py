@@ -9,7 +9,8 @@ from pathlib import Path
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.outputs.exports import export_anndata, export_geoparquet, export_tiaviz
-from pipelines.finish import write_slide_overlay
+from ccrl_wsi.outputs.overlay import write_slide_overlay
+from ccrl_wsi.store import open_store
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, load_states
 
@@ -43,7 +44,7 @@ def _qupath(
         path
         for state in states
         for path in write_slide_overlay(
-            folder.store(state.slide_id), target, state.slide_id, settings.overlay
+            open_store(folder.store(state.slide_id)), target, settings.overlay
         )
     ]
 

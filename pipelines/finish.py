@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.clusters.kmeans import assign
 from ccrl_wsi.config import OverlaySettings
-from ccrl_wsi.measurement_names import MEASUREMENTS
-from ccrl_wsi.outputs.geojson import OverlayChunk, OverlayClass, OverlayOptions, write_overlay
+from ccrl_wsi.outputs.overlay import write_slide_overlay
 from ccrl_wsi.store import SlideStore, add_files, open_store, write_clusters
 
 ROWS = 16384
@@ -52,26 +50,9 @@ def finish_slide(job: FinishJob) -> tuple[Path, ...]:
     cluster, distance = _assign_all(open_store(job.store, unfinished=True), codebook)
     fingerprint = codebook.fingerprint if codebook else ""
     write_clusters(job.store, cluster, distance, names, colors, fingerprint)
-    files = write_slide_overlay(job.store, job.overlays, job.slide_id, job.settings)
+    files = write_slide_overlay(open_store(job.store), job.overlays, job.settings)
     add_files(job.store, "overlays", files)
     return tuple(files)
-
-
-def write_slide_overlay(
-    store_path: Path, folder: Path, name: str, settings: OverlaySettings
-) -> list[Path]:
-    """The overlay of one slide with the clusters its store has."""
-    store = open_store(store_path)
-    bounds, legend = store.attrs["slide"]["bounds_px"], store.attrs["clusters"]
-    pairs = zip(legend["names"], legend["colors"], strict=True)
-    options = OverlayOptions(
-        n_cells=store.n_cells,
-        classes=tuple(OverlayClass(name, tuple(color)) for name, color in pairs),
-        origin_px=(bounds["left"], bounds["top"]) if settings.crop_to_bounds else (0, 0),
-        points_above=settings.points_above,
-        split_above=settings.split_above,
-    )
-    return write_overlay(folder, name, _chunks(store), options)
 
 
 def _assign_all(store: SlideStore, codebook: Codebook | None) -> tuple[IntArray, FloatArray]:
@@ -82,20 +63,3 @@ def _assign_all(store: SlideStore, codebook: Codebook | None) -> tuple[IntArray,
     starts = range(0, max(store.n_cells, 1), ROWS)
     parts = [assign(store.embedding(start, start + ROWS), codebook) for start in starts]
     return np.concatenate([c for c, _ in parts]), np.concatenate([d for _, d in parts])
-
-
-def _chunks(store: SlideStore) -> Iterator[OverlayChunk]:
-    """Cells with the measurements QuPath shows."""
-    shown = {
-        "CCRL distance": "cluster_distance",
-        "Detection probability": "probability",
-        "Type probability": "type_probability",
-        **{m.display: m.name for m in MEASUREMENTS},
-    }
-    columns = ("cluster", "nucleus_type", *shown.values())
-    for batch in store.iter_cells(ROWS, columns):
-        measurements = {display: batch.columns[name] for display, name in shown.items()}
-        cluster = batch.columns["cluster"].astype(np.int64)
-        # Numbered as the names are: C01 is cluster 1.
-        measurements = {"CCRL cluster": cluster + 1, **measurements}
-        yield OverlayChunk(batch.uuid, batch.outlines, batch.centroid_px, cluster, measurements)

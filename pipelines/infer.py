@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +74,11 @@ class CohortRun:
         """Do all slides; those that cannot be done are returned, the rest is finished."""
         for outcome in executor.map(do_job, self._jobs(sources, progress)):
             self._take(outcome, progress)
-        for outcome in executor.map(do_job, list(self.ready)):
+        last: list[Job] = list(self.ready)
+        for outcome in executor.map(do_job, last):
             self._take(outcome, progress)
+        with suppress(OSError):  # Parts of failed slides stay, for the next run.
+            (self.folder.root / "work").rmdir()
         return list(self.failures.values())
 
     def _jobs(self, sources: Sequence[SlideSource], progress: Progress) -> Iterator[Job]:

@@ -21,6 +21,9 @@ from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 
+POOLING_PX = 8
+"""The networks halve an image three times."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedSlide:
@@ -69,8 +72,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     tissue = find_tissue(thumbnail, info, settings.tissue)
     folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
-    halo_px = um_to_px(settings.tiles.halo_um, grid.mpp)
-    tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px)
+    tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
     )
@@ -84,6 +86,14 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         fingerprint=opened.fingerprint,
         warnings=_warnings(info, he_warning(thumbnail.rgb), is_empty=not partitions),
     )
+
+
+def halo_px(settings: Settings, mpp: float) -> int:
+    """The halo in whole steps of the networks' coarsest layer, as ``core_px`` is.
+
+    A pixel then has the same place in the network's pooling windows whichever tile reads it.
+    """
+    return -(-um_to_px(settings.tiles.halo_um, mpp) // POOLING_PX) * POOLING_PX
 
 
 def job_of(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import ClusterError
 from ccrl_wsi.records import SlideSource
@@ -81,7 +82,8 @@ def finish_cohort(
     began: float,
 ) -> list[Failure]:
     """Clusters, overlays and tables of all slides that have cells; returns new failures."""
-    codebook, new = None, []
+    codebook: Codebook | None = None
+    new: list[Failure] = []
     try:
         codebook, new = cluster_cohort(folder, settings, executor)
     except ClusterError as error:

@@ -14,7 +14,7 @@ from ccrl_wsi.interfaces import Segmenter, SlideReader
 from ccrl_wsi.nuclei.measurements import measure
 from ccrl_wsi.nuclei.outlines import outlines_to_level0, trace_outlines
 from ccrl_wsi.nuclei.regions import Regions, find_regions
-from ccrl_wsi.records import Cells, Segmentation, Tile
+from ccrl_wsi.records import Cells, Tile
 from ccrl_wsi.slides.tissue import Tissue
 from ccrl_wsi.tiles.seams import centroids, inner_sides, is_owned, shift_sums
 from pipelines.stopwatch import Stopwatch
@@ -60,19 +60,16 @@ def cells_of_tile(
         centroid_px=centroid_px[rows],
         outlines=outlines_to_level0(outlines, corner, view.grid),
         area_um2=(own.n_pixels * view.grid.pixel_area_um2).astype(np.float32),
-        is_clipped=own.touches_border[:, inner].any(axis=1),
+        is_clipped=np.asarray(own.touches_border[:, inner].any(axis=1)),
         tile=np.tile(np.array([[tile.row, tile.column]], np.int32), (len(own), 1)),
         measurements=measurements,
         embedding=np.zeros((len(own), 0), np.float32),
         crops=crops,
-        **_found_of(found, rows),
+        probability=found.probability[rows],
+        nucleus_type=found.nucleus_type[rows],
+        type_probability=found.type_probability[rows],
     )
     return cells, n_again
-
-
-def _found_of(found: Segmentation, rows: IntArray) -> dict[str, IntArray | FloatArray]:
-    names = ("probability", "nucleus_type", "type_probability")
-    return {name: getattr(found, name)[rows] for name in names}
 
 
 def _is_kept(

@@ -33,16 +33,14 @@ def tissue_of(path: Path) -> Tissue:
 @lru_cache(maxsize=1)
 def segmenter_of(settings: Settings) -> Segmenter:
     """The segmenter, on the device asked for."""
-    from ccrl_wsi.devices import resolve_device
     from ccrl_wsi.nuclei.segmenters import make_segmenter
 
-    return make_segmenter(settings.nuclei, resolve_device(settings.compute.device))
+    return make_segmenter(settings.nuclei, settings.compute.device)
 
 
 @lru_cache(maxsize=1)
 def encoder_of(settings: Settings) -> Encoder:
     """The encoder, on the device asked for."""
-    from ccrl_wsi.devices import resolve_device
     from ccrl_wsi.embeddings.encoders import make_encoder
 
-    return make_encoder(settings.embedding, resolve_device(settings.compute.device))
+    return make_encoder(settings.embedding, settings.compute.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ccrl_wsi.nuclei.hovernet import (
     find_weights,
     load_hovernet,
 )
-from ccrl_wsi.nuclei.weights import load_weights
+from ccrl_wsi.nuclei.weights import load_weights, weights_folder
 from tests.drawn_networks import ink_segmenter
 
 FAST = "hovernet_fast-pannuke"
@@ -202,13 +203,14 @@ def test_a_missing_weight_file_is_told_before_anything_is_loaded(tmp_path):
 
 
 def test_weights_that_cannot_be_had_say_where_to_put_them(tmp_path, monkeypatch):
-    import tiatoolbox
     import tiatoolbox.models.architecture as architecture
+
+    from ccrl_wsi.nuclei import weights
 
     def no_network(name):
         raise OSError("Name or service not known")
 
-    monkeypatch.setitem(tiatoolbox.rcParam, "TIATOOLBOX_HOME", tmp_path)
+    monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path / "models")
     monkeypatch.setattr(architecture, "fetch_pretrained_weights", no_network)
     with pytest.raises(ModelError, match=rf"{FAST}.pth.*nuclei.weights=FILE.*watershed"):
         find_weights(FAST)
@@ -229,3 +231,9 @@ def test_an_import_that_rearranges_logging_leaves_no_trace():
 
     assert (root.handlers, root.level) == before
     assert logging._warnings_showwarning is None
+
+
+def test_the_weights_folder_is_tiatoolboxs_own():
+    from tiatoolbox import rcParam
+
+    assert weights_folder() == Path(rcParam["TIATOOLBOX_HOME"]) / "models"

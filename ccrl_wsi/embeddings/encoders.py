@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccrl_wsi.config import CropSettings, EmbeddingSettings
+from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.embeddings.checkpoint import check_crop_rule, read_header
 from ccrl_wsi.embeddings.morphology import Morphology
 from ccrl_wsi.errors import ConfigError
@@ -16,7 +17,7 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {"morphology": Morphology}
 
 
 def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
-    """The encoder that ``settings.encoder`` names, ready on ``device``.
+    """The encoder that ``settings.encoder`` names, ready on ``device`` (or ``auto``).
 
     Raises
     ------
@@ -30,7 +31,7 @@ def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
     path = _checkpoint_path(settings.encoder)
     from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 
-    return CcrlEncoder(path, device, settings.batch_size)
+    return CcrlEncoder(path, resolve_device(device), settings.batch_size)
 
 
 def check_encoder(settings: EmbeddingSettings, crops: CropSettings, mpp: float) -> None:

@@ -21,7 +21,7 @@ from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
-from ccrl_wsi.nuclei.weights import load_weights
+from ccrl_wsi.nuclei.weights import cached_weights, load_weights
 from ccrl_wsi.nuclei.windows import Windows, plan_windows
 from ccrl_wsi.records import Segmentation
 
@@ -185,12 +185,11 @@ def find_weights(name: str) -> Path:
     ModelError
         If it is neither there nor can be downloaded.
     """
-    with contained_logging():
-        from tiatoolbox import rcParam
-        from tiatoolbox.models.architecture import fetch_pretrained_weights
-    cached = Path(rcParam["TIATOOLBOX_HOME"]) / "models" / f"{name}.pth"
+    cached = cached_weights(name)
     if cached.is_file():
         return cached
+    with contained_logging():
+        from tiatoolbox.models.architecture import fetch_pretrained_weights
     try:
         return Path(fetch_pretrained_weights(name))
     except Exception as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.interfaces import Segmenter
+from ccrl_wsi.nuclei.weights import cached_weights
 
 SEGMENTERS = (
     "hovernet_fast-pannuke",
@@ -18,7 +20,7 @@ SEGMENTERS = (
 
 
 def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
-    """The segmenter ``settings.segmenter`` names, with its network on ``device``.
+    """The segmenter ``settings.segmenter`` names, with its network on ``device`` (or ``auto``).
 
     Raises
     ------
@@ -35,11 +37,11 @@ def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
     if name in SEGMENTERS:
         from ccrl_wsi.nuclei.hovernet import load_hovernet
 
-        return load_hovernet(settings, device)
+        return load_hovernet(settings, resolve_device(device))
     if ":" in name:
         from ccrl_wsi.nuclei.modelabc import load_modelabc
 
-        return load_modelabc(settings, device)
+        return load_modelabc(settings, resolve_device(device))
     raise ConfigError(
         f"nuclei.segmenter={name}: choose {', '.join(SEGMENTERS)}, "
         "or package.module:Class of a TIAToolbox ModelABC."
@@ -47,21 +49,26 @@ def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
 
 
 def segmenter_fingerprint(settings: NucleiSettings) -> str:
-    """Changes with the segmenter's name and with the content of a local weight file.
+    """Changes with the segmenter's name and with the content of its weight file.
+
+    Asked for after the segmenter was made, so that a download has happened by then.
 
     Raises
     ------
     ModelError
         If the weight file cannot be read.
     """
-    if settings.weights is None:
-        return settings.segmenter
+    weights = settings.weights
+    if weights is None:
+        weights = cached_weights(settings.segmenter)
+        if not weights.is_file():
+            return settings.segmenter
     try:
-        with settings.weights.open("rb") as file:
+        with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(
-            f"Cannot read the weight file {settings.weights}: {error.strerror}. "
+            f"Cannot read the weight file {weights}: {error.strerror}. "
             "Check --set nuclei.weights=FILE."
         ) from error
     return f"{settings.segmenter} {digest[:16]}"

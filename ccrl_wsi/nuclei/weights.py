@@ -20,6 +20,16 @@ _FOREIGN_STARTS = {
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
 
 
+def weights_folder() -> Path:
+    """Where TIAToolbox keeps what it downloads; told without its slow import."""
+    return Path.home() / ".tiatoolbox" / "models"
+
+
+def cached_weights(name: str) -> Path:
+    """Where the weights of TIAToolbox's network ``name`` lie once they were downloaded."""
+    return weights_folder() / f"{name}.pth"
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name from safetensors, a state dictionary or a hover_net checkpoint.
 
