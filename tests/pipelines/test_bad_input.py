@@ -200,8 +200,8 @@ def test_no_slides_is_wrong_usage(run, tmp_path):
 
 
 def test_too_few_cells_for_k_keeps_the_cells(run, slide_file, tmp_path, monkeypatch, capfd):
-    nothing = ("nuclei.min_area_um2=80",)
-    code, said = run(slide_file, settings=(*nothing, "clusters.k=30"))
+    few = ("nuclei.min_area_um2=97",)
+    code, said = run(slide_file, settings=(*few, "clusters.k=30"))
     assert code == 1
     assert "clusters.k=" in said
     again = ["cluster", tmp_path / "out", *smoke_options("clusters.k=2")]
