@@ -24,7 +24,7 @@ from pipelines.run import run_cohort
 
 SLIDE_NAME = "demo_HE_40x"
 MPP = 0.25
-PICTURE_PX = 700
+PICTURE_PX = 640
 
 
 def run_demo(out: Path, overrides: list[str], machine: MachineSettings) -> str:
