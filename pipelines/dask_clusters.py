@@ -29,6 +29,10 @@ ONE_THREAD = {
 """Workers are one per core: libraries that start threads of their own would only queue."""
 
 
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Any free port: another run on this computer has the usual one."""
+
+
 @contextmanager
 def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]:
     """A client with at least one worker, and the resources a partition must ask for.
@@ -66,6 +70,7 @@ def _local(workers: int, threads: int, memory_limit: str) -> LocalCluster:
         memory_limit=memory_limit,
         host="127.0.0.1",
         dashboard_address=None,
+        scheduler_kwargs=NO_DASHBOARD,
         env=ONE_THREAD,
         silence_logs=40,
     )
@@ -94,7 +99,7 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
         }
         for gpu in chosen
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **NO_DASHBOARD}}
     return SpecCluster(scheduler=scheduler, workers=workers)
 
 

@@ -1,0 +1,139 @@
+"""Serial and Dask do the same; Dask keeps little in flight and survives what workers meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from distributed import Client, LocalCluster
+
+from ccrl_wsi.errors import ConfigError, SlideError
+from pipelines import dask_clusters
+from pipelines.executors import Dask, Serial, open_executor
+from pipelines.machines import AddressMachine, GpuMachine, SerialMachine, SlurmMachine
+
+
+def square_or_fail(x: int) -> int:
+    if x < 0:
+        raise SlideError(f"{x} is below zero. Give another number.")
+    return x * x
+
+
+def divide(x: int) -> float:
+    return 1 / x
+
+
+def die(x: int) -> int:
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def visible_gpus() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["serial", "dask"])
+def executor(request):
+    if request.param == "serial":
+        yield Serial()
+        return
+    cluster = request.getfixturevalue("cluster")
+    with Client(cluster, set_as_default=False) as client:
+        yield Dask(client, resources={})
+
+
+def test_every_item_has_one_outcome(executor):
+    outcomes = list(executor.map(square_or_fail, range(20)))
+    assert sorted((o.item, o.result) for o in outcomes) == [(x, x * x) for x in range(20)]
+
+
+def test_equal_items_are_all_done(executor):
+    assert [o.result for o in executor.map(square_or_fail, [3, 3, 3])] == [9, 9, 9]
+
+
+def test_a_known_error_is_an_outcome_and_the_rest_goes_on(executor):
+    outcomes = {o.item: o for o in executor.map(square_or_fail, [2, -1, 3])}
+    assert outcomes[-1].failed
+    assert "below zero" in outcomes[-1].error
+    assert (outcomes[2].result, outcomes[3].result) == (4, 9)
+
+
+def test_an_unknown_error_stops_the_work(executor):
+    with pytest.raises(ZeroDivisionError):
+        list(executor.map(divide, [1, 0]))
+
+
+def test_items_are_drawn_only_as_workers_take_them(executor):
+    drawn = []
+
+    def items():
+        for x in range(100):
+            drawn.append(x)
+            yield x
+
+    outcomes = executor.map(square_or_fail, items())
+    next(outcomes)
+    assert len(drawn) <= 6
+    assert len(list(outcomes)) == 99
+
+
+def test_an_item_that_kills_its_workers_fails_alone(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        outcomes = {o.item: o for o in Dask(client, resources={}).map(die, range(4))}
+    assert outcomes[1].failed
+    assert "Workers died" in outcomes[1].error
+    assert [outcomes[x].result for x in (0, 2, 3)] == [0, 2, 3]
+
+
+def test_a_running_scheduler_is_reached_by_its_address(cluster):
+    with open_executor(AddressMachine(address=cluster.scheduler_address)) as executor:
+        assert [o.result for o in executor.map(square_or_fail, [5])] == [25]
+
+
+def test_no_scheduler_at_the_address_is_told(monkeypatch):
+    monkeypatch.setattr(dask_clusters, "CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(ConfigError, match=r"No Dask scheduler answers at tcp://127.0.0.1:9"),
+        open_executor(AddressMachine(address="tcp://127.0.0.1:9")),
+    ):
+        pass
+
+
+def test_no_gpu_is_told(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="no CUDA GPU"), open_executor(GpuMachine()):
+        pass
+
+
+def test_every_gpu_gets_a_worker_that_sees_only_it(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    with open_executor(GpuMachine()) as executor:
+        assert executor.resources == {"GPU": 1}
+        executor.client.wait_for_workers(2)
+        seen = executor.client.run(visible_gpus)
+        assert sorted(seen.values()) == ["2", "5"]
+        assert [o.result for o in executor.map(square_or_fail, [4])] == [16]
+
+
+def test_without_jobqueue_slurm_says_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    machine = SlurmMachine(cores=1, memory="1 GB")
+    with pytest.raises(ConfigError, match=r"ccrl-wsi\[slurm\]"), open_executor(machine):
+        pass
+
+
+def test_serial_needs_no_workers():
+    with open_executor(SerialMachine()) as executor:
+        assert executor.description == "this process"
