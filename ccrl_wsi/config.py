@@ -121,6 +121,11 @@ class NucleiSettings(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
     )
+    boundary_scale: Literal["fixed", "tile"] = Field(
+        "fixed",
+        description="HoVer-Net: what splits nuclei. fixed: the same everywhere; tile: scaled to "
+        "each tile's extremes, as TIAToolbox does, so that results depend on the tile size.",
+    )
     min_area_um2: float = Field(8.0, ge=0, description="Smaller objects are not nuclei.")
     max_area_um2: Positive = Field(1500.0, description="Larger objects are not nuclei.")
     watershed: WatershedSettings = WatershedSettings()

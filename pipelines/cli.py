@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 import ccrl_wsi
@@ -25,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INTERRUPTED = 130
+"""What shells take for Ctrl-C."""
 
 Slides = Annotated[
     list[str],
@@ -56,15 +60,21 @@ On = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ccrl-wsi {ccrl_wsi.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"ccrl-wsi {ccrl_wsi.__version__}")
-        raise typer.Exit
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -197,10 +207,24 @@ def main() -> None:
     from ccrl_wsi.errors import CcrlError
 
     try:
-        app(standalone_mode=True)
+        code = _invoke()
     except CcrlError as error:
         sys.stderr.write(f"ccrl-wsi: {error}\n")
         raise SystemExit(2) from None
+    if code == INTERRUPTED:
+        sys.stderr.write("Stopped. The same command continues where it was.\n")
+    raise SystemExit(code)
+
+
+def _invoke() -> int:
+    """Run the command; what it asks for as exit code. Click's own errors are shown as it does."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def _settings(files: list[str], overrides: list[str]) -> Settings:

@@ -20,7 +20,12 @@ import yaml
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError, ModelError
-from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
+from ccrl_wsi.nuclei.hovernet_instances import (
+    GRADIENT_RANGE,
+    assign_types,
+    extract_instances,
+    mean_probability,
+)
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
 from ccrl_wsi.nuclei.windows import Windows, plan_windows
 from ccrl_wsi.records import Segmentation
@@ -79,6 +84,8 @@ class HoVerNetSegmenter:
         Largest side of a window, and windows at once.
     precision
         ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    gradient_range
+        As of :func:`extract_instances`.
     """
 
     name: str
@@ -89,12 +96,15 @@ class HoVerNetSegmenter:
     window_px: int
     batch_size: int
     precision: str
+    gradient_range: tuple[float, float] | None = GRADIENT_RANGE
 
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8, which must be at about 0.25 um per pixel."""
         check_mpp(self.name, mpp)
         maps = self.predict_maps(rgb)
-        labels = extract_instances(maps["probability"], maps["hv"])
+        labels = extract_instances(
+            maps["probability"], maps["hv"], gradient_range=self.gradient_range
+        )
         probability = mean_probability(labels, maps["probability"])
         if "types" not in maps:
             return Segmentation.untyped(labels, probability)
@@ -165,6 +175,7 @@ def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
         window_px=settings.window_px,
         batch_size=settings.batch_size,
         precision=settings.precision,
+        gradient_range=GRADIENT_RANGE if settings.boundary_scale == "fixed" else None,
     )
 
 

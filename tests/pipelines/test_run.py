@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ccrl_wsi.config import load_settings
+from ccrl_wsi.embeddings.checkpoint import CropRule
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
@@ -21,6 +22,7 @@ from pipelines.machines import LocalMachine, SerialMachine
 from pipelines.run import cluster_again, run_cohort
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
+from tests.small_checkpoints import WIDTHS, write_small_checkpoint
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -133,3 +135,33 @@ def test_the_run_report_adds_up(serial):
     store = open_store(serial / "slides" / "drawn.zarr")
     assert report["cells_in_all"]["n_cells"] == store.n_cells
     assert report["cells_in_all"]["n_clipped"] == int(store.obs("is_clipped").sum())
+
+
+def test_a_checkpoint_embeds_alike_here_and_on_workers(slide_file, tmp_path):
+    checkpoint = write_small_checkpoint(
+        tmp_path / "small.safetensors", crop=CropRule(scale=2.0, size_px=32, mpp=0.5)
+    )
+    settings = load_settings(overrides=[*SMOKE, f"embedding.encoder={checkpoint}"])
+    slides = list_slides([str(slide_file)])
+    assert run_cohort(slides, tmp_path / "a", settings, SerialMachine()).exit_code == 0
+    run_cohort(slides, tmp_path / "b", settings, LocalMachine(workers=2))
+    assert_same_results(tmp_path / "a", tmp_path / "b")
+    store = open_store(tmp_path / "a" / "slides" / "drawn.zarr")
+    assert store.n_dimensions == WIDTHS[-1]
+    assert np.ptp(store.embedding(), axis=0).min() > 0
+
+
+def test_an_interrupted_command_says_that_it_can_be_continued(slide_file, tmp_path):
+    settings = [part for setting in SMOKE for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, *settings, "--on", "serial"], stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "work" / "drawn" / "parts").glob("p*.npz")):
+        time.sleep(0.005)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "The same command continues where it was." in said
+    assert "Traceback" not in said
