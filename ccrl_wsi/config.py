@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.measurement_names import NAMES as MEASUREMENT_NAMES
 
 
 class Section(BaseModel):
@@ -50,10 +51,10 @@ class TissueSettings(Section):
     min_area_um2: float = Field(5000.0, ge=0, description="Smaller specks are not tissue.")
     max_hole_um2: float = Field(20000.0, ge=0, description="Smaller holes are filled.")
     margin_um: float = Field(24.0, ge=0, description="The mask is widened by this much.")
-    min_saturation: float = Field(
-        0.04, ge=0, le=1, description="Floor of Otsu's threshold: paler areas are never tissue."
+    min_chroma: float = Field(
+        0.04, ge=0, le=1, description="Floor of Otsu's threshold: greyer areas are never tissue."
     )
-    max_saturation: float = Field(
+    max_chroma: float = Field(
         0.08, ge=0, le=1, description="Ceiling of Otsu's threshold, for slides without glass."
     )
     regions_from_bounds: bool = Field(
@@ -161,6 +162,12 @@ class ClusterSettings(Section):
     )
     codebook: Path | None = Field(None, description="Apply this codebook instead of fitting.")
 
+    @field_validator("standardise", mode="before")
+    @classmethod
+    def _yes_is_a_word(cls, value: Any) -> Any:
+        # YAML, which --set speaks too, reads yes and no without quotes as true and false.
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
 
 class OverlaySettings(Section):
     """What QuPath reads."""
@@ -179,9 +186,18 @@ class OverlaySettings(Section):
         description="Columns shown in QuPath besides cluster, distance and probabilities.",
     )
 
+    @field_validator("measurements")
+    @classmethod
+    def _measurements_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in MEASUREMENT_NAMES]
+        if unknown:
+            known = ", ".join(MEASUREMENT_NAMES)
+            raise ValueError(f"no measurement {unknown[0]!r}; there are {known}")
+        return names
+
 
 class ComputeSettings(Section):
-    """The machine. Never part of a fingerprint: results do not depend on it."""
+    """The machine. Never part of a fingerprint; networks round as the device does."""
 
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
@@ -192,7 +208,7 @@ class ComputeSettings(Section):
 class Settings(Section):
     """Everything a run can be told."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Of the clusters' sample and starts.")
     slides: SlideSettings = SlideSettings()
     tissue: TissueSettings = TissueSettings()
     tiles: TileSettings = TileSettings()

@@ -262,7 +262,7 @@ class TestSlideOverlay:
         colors = [(1, 2, 3), (4, 5, 6)]
         write_clusters(store_path, cluster, np.ones(30), ["C01", "C02"], colors, "cb")
         store = open_store(store_path)
-        settings = OverlaySettings(measurements=("area_um2", "unknown"))
+        settings = OverlaySettings(measurements=("area_um2", "eosin_mean"))
         (path,) = write_slide_overlay(store, tmp_path / "overlays", settings)
         features = read(path)["features"]
         check_as_qupath(read(path))

@@ -38,9 +38,9 @@ def find_stained(rgb: ByteArray, mpp: float, settings: TissueSettings) -> BoolAr
 
 def _threshold(chroma: ByteArray, settings: TissueSettings) -> float:
     if not chroma.size:
-        return settings.max_saturation
+        return settings.max_chroma
     otsu, _ = cv2.threshold(chroma.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return min(max(otsu / 255, settings.min_saturation), settings.max_saturation)
+    return min(max(otsu / 255, settings.min_chroma), settings.max_chroma)
 
 
 def _without_small(mask: BoolArray, min_area_px: float) -> BoolArray:

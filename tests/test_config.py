@@ -1,0 +1,137 @@
+"""Settings: merged in order, misspelt keys refused, and a fingerprint of what decides cells."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ccrl_wsi.config import (
+    CELL_SECTIONS,
+    Section,
+    Settings,
+    differences,
+    fingerprint,
+    load_settings,
+)
+from ccrl_wsi.errors import ConfigError
+
+
+def write(folder, name, text):
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def leaves(section: Section, prefix: str = ""):
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_later_files_win_and_overrides_win_over_files(tmp_path):
+    first = write(tmp_path, "a.yaml", "tiles:\n  mpp: 0.5\n  core_px: 512\nseed: 1\n")
+    second = write(tmp_path, "b.yaml", "tiles:\n  mpp: 1.0\n")
+
+    settings = load_settings([first, second], ["seed=2"])
+
+    assert (settings.tiles.mpp, settings.tiles.core_px, settings.seed) == (1.0, 512, 2)
+    assert settings.nuclei == Settings().nuclei
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    assert load_settings([write(tmp_path, "a.yaml", "# nothing\n")]) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    {
+        "tiles.corepx=3": r"tiles\.corepx: no such setting",
+        "tile.core_px=64": r"tile: no such setting",
+        "tiles=3": "tiles: ",
+        "tiles.core_px": "write it as key=value",
+        "=3": "write it as key=value",
+        "tiles.core_px=100": "multiple of 8",
+        "slides.mpp=.inf": r"slides\.mpp: .*finite",
+        "tissue.method=geojson": "belong together",
+        "overlay.measurements=[aera_um2]": "no measurement 'aera_um2'; there are area_um2,",
+    }.items(),
+)
+def test_a_wrong_override_is_one_sentence_with_its_key(override, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_settings(overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    {"- tiles\n": "must hold sections", "tiles: [\n": "not valid YAML"}.items(),
+)
+def test_a_wrong_file_is_named(tmp_path, text, sentence):
+    with pytest.raises(ConfigError, match=rf"a\.yaml.*{sentence}"):
+        load_settings([write(tmp_path, "a.yaml", text)])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: No such file"):
+        load_settings([tmp_path / "gone.yaml"])
+
+
+@pytest.mark.parametrize(("word", "meant"), [("yes", "yes"), ("no", "no"), ("auto", "auto")])
+def test_yes_and_no_need_no_quotes(word, meant):
+    settings = load_settings(overrides=[f"clusters.standardise={word}"])
+    assert settings.clusters.standardise == meant
+
+
+def test_a_halo_smaller_than_the_watersheds_window_is_refused():
+    small = ["tiles.halo_um=10"]
+    assert load_settings(overrides=small).tiles.halo_um == 10
+    with pytest.raises(ConfigError, match="depend on the tile"):
+        load_settings(overrides=[*small, "nuclei.segmenter=watershed"])
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Settings().tiles.mpp = 1.0
+
+
+def test_every_setting_says_what_it_means():
+    def undescribed(section: Section, prefix: str = ""):
+        for name, field in type(section).model_fields.items():
+            value = getattr(section, name)
+            if isinstance(value, Section):
+                yield from undescribed(value, f"{prefix}{name}.")
+            elif not field.description:
+                yield f"{prefix}{name}"
+
+    assert list(undescribed(Settings())) == []
+
+
+def changed(settings: Settings, key: str) -> Settings:
+    """The settings with another value at ``key``, whether it would be allowed or not."""
+    section, _, rest = key.partition(".")
+    if rest:
+        inner = changed(getattr(settings, section), rest)
+        return settings.model_copy(update={section: inner})
+    return settings.model_copy(update={section: "another value"})
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("key", list(leaves(Settings())))
+def test_the_fingerprint_changes_with_what_decides_cells_and_with_nothing_else(key):
+    differs = fingerprint(changed(Settings(), key)) != fingerprint(Settings())
+    assert differs == (key.split(".")[0] in CELL_SECTIONS)
+
+
+def test_the_fingerprint_changes_with_the_slide():
+    prints = {fingerprint(Settings(), extra=slide) for slide in ("", "one", "two")}
+    assert len(prints) == 3
+    assert all(len(digits) == 16 for digits in prints)
+
+
+def test_differences_name_every_leaf_that_is_not_the_same():
+    old = {"tiles": {"mpp": 0.25, "core_px": 64}, "gone": 1}
+    new = {"tiles": {"mpp": 0.5, "core_px": 64}, "new": 2}
+    assert differences(old, new) == ["gone: 1 -> None", "new: None -> 2", "tiles.mpp: 0.25 -> 0.5"]
+    assert differences(old, old) == []
