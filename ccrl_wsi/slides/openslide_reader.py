@@ -43,7 +43,8 @@ def open_slide(source: SlideSource, settings: SlideSettings) -> OpenSlideReader:
     properties: Mapping[str, str] = handle.properties
     width, height = handle.dimensions
     info = SlideInfo(
-        path=source.path,
+        # A worker may stand in another folder.
+        path=source.path.absolute(),
         slide_id=source.slide_id,
         mpp=_find_mpp(source, settings, properties),
         width_px=width,

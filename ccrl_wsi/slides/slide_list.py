@@ -123,7 +123,7 @@ def _check_columns(path: Path, header: Sequence[str]) -> list[str]:
 
 
 def _row(table: Path, place: str, values: dict[str, str]) -> SlideSource:
-    if not values["path"]:
+    if not values.get("path"):
         raise ConfigError(f"{place}: the path is empty.")
     path = table.parent / Path(values["path"]).expanduser()
     slide_id = values.get("slide_id") or safe_name(path.stem)

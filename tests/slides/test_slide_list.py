@@ -112,6 +112,7 @@ def test_tables_from_spreadsheets_are_read(folder):
         "path,mpp\nb.svs,wide\n": "line 2: mpp 'wide' is not a positive number",
         "path,mpp\nb.svs,-1\n": "not a positive number",
         "path,mpp\n,0.5\n": "line 2: the path is empty",
+        "slide_id,path\nb\n": "line 2: the path is empty",
         "path\n": "has no lines below its header",
         "": "needs a column named path",
         "path,slide_id\nb.svs,a/b\n": "'a_b' would do",
