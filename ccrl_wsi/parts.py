@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.lib import format as npy
@@ -54,8 +55,8 @@ def write_part(path: Path, cells: Cells, manifest: Mapping[str, Any]) -> None:
     }
     arrays = {name: getattr(cells, name) for name in _PLAIN_FIELDS}
     arrays |= {"outline_xy": cells.outlines.xy, "outline_start": cells.outlines.start}
-    # The process id keeps two workers that were given the same partition apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two workers may be given the same partition, on two computers with the same process id.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             _write_archive(file, header, arrays)

@@ -29,7 +29,7 @@ def write_pyramid(
     Parameters
     ----------
     path
-        File to write; an older one is replaced.
+        File to write, whole or not at all; an older one is replaced.
     rgb
         (height, width, 3) uint8: level 0.
     mpp
@@ -52,10 +52,12 @@ def write_pyramid(
         options |= {"compression": "jpeg", "compressionargs": {"level": 90}}
     else:
         options |= {"compression": "zlib", "predictor": True}
-    with tifffile.TiffWriter(path, bigtiff=rgb.nbytes > 2**31) as file:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with tifffile.TiffWriter(temporary, bigtiff=rgb.nbytes > 2**31) as file:
         for number, image in enumerate(images):
             scale = rgb.shape[1] / image.shape[1]
             file.write(image, **options, **_resolution(mpp, scale), subfiletype=int(number > 0))
+    temporary.replace(path)
 
 
 def _resolution(mpp: float | None, scale: float) -> dict[str, Any]:
