@@ -35,7 +35,11 @@ class SlideReader(Protocol):
 
 
 class Segmenter(Protocol):
-    """RGB image in, nuclei out. Holds its network; called once per tile."""
+    """RGB image in, nuclei out. Holds its network; called once per tile.
+
+    A nucleus must come out the same in every tile that sees it whole with its surroundings: nothing
+    is normalised by the image.
+    """
 
     @property
     def name(self) -> str:

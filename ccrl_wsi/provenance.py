@@ -17,6 +17,7 @@ PACKAGES = (
     "scikit-image",
     "scikit-learn",
     "opencv-python",
+    "opencv-python-headless",
     "shapely",
     "geopandas",
     "pyarrow",

@@ -171,14 +171,13 @@ def _what_it_is(path: Path) -> str:
         )
     if start[8:] == b"{":
         return f"The checkpoint {path} is damaged or cut off. Copy or download it again."
-    return f"{path} is not a {SUFFIX} file. Give an encoder that `ccrl-wsi train` wrote."
+    return f"{path} is not a {SUFFIX} file. Give a CCRL checkpoint."
 
 
 def _header_of(path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
     if FORMAT not in metadata:
         raise ModelError(
-            f"{path} holds tensors, but is not an encoder of ccrl-wsi. "
-            "Give one that `ccrl-wsi train` wrote."
+            f"{path} holds tensors, but is not an encoder of ccrl-wsi. Give a CCRL checkpoint."
         )
     try:
         about = json.loads(metadata[FORMAT])
@@ -231,5 +230,5 @@ def _check_tensors(
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise ModelError(
             f"The tensors of {path} are not those of {header.architecture}: {problems[0]}{more}. "
-            "Give a checkpoint that `ccrl-wsi train` wrote."
+            "Give the checkpoint as it was saved."
         )
