@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from ccrl_wsi.geometry import Box
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.slides import openslide_reader
 from ccrl_wsi.slides.appearance import he_warning
-from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.openslide_reader import OpenSlideReader, open_slide
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from tests.slide_files import noise, spoil_tile, write_tiff
@@ -36,6 +37,14 @@ def test_the_slide_list_outweighs_the_settings_and_these_the_file(slide):
     settings = SlideSettings(mpp=0.3)
     assert open_slide(SlideSource(slide, "s"), settings).info.mpp == 0.3
     assert open_slide(SlideSource(slide, "s", mpp=0.2), settings).info.mpp == 0.2
+
+
+def test_a_slide_named_from_its_folder_opens_from_another(slide, tmp_path, monkeypatch):
+    monkeypatch.chdir(slide.parent)
+    info = opened(Path(slide.name)).info
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    OpenSlideReader(info).close()
 
 
 def test_a_missing_pixel_size_is_asked_for(tmp_path):

@@ -1,0 +1,116 @@
+"""A slide's plan: what its fingerprint stands for, and how it is cut."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.parts import write_part
+from ccrl_wsi.slides.pyramid import write_pyramid
+from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
+from pipelines.jobs import Tally
+from pipelines.output_folder import OutputFolder
+from pipelines.plan import committed_tally, halo_px, identify_slide, job_of, plan_slide
+from pipelines.state import SlideState, load_state, load_states, save_state
+from tests.drawn_cells import draw_cells
+from tests.pipelines.conftest import SMOKE
+
+
+@pytest.fixture
+def source(slide_file):
+    return list_slides([str(slide_file)])[0]
+
+
+def fingerprint(source, settings, models="networks"):
+    return identify_slide(source, settings, models).fingerprint
+
+
+def test_the_fingerprint_follows_pixels_pixel_size_networks_and_settings(source, smoke, tmp_path):
+    other = tmp_path / "drawn.tif"
+    write_pyramid(other, draw_slide(DrawnSlideSpec(640, 520, 0.5, seed=4)).rgb, 0.5)
+    prints = [
+        fingerprint(source, smoke),
+        fingerprint(source, smoke, "other networks"),
+        fingerprint(replace(source, mpp=0.25), smoke),
+        fingerprint(replace(source, path=other), smoke),
+        fingerprint(source, load_settings(overrides=[*SMOKE, "crops.scale=3"])),
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_fingerprint_does_not_follow_names_clusters_or_the_machine(source, smoke):
+    renamed = replace(source, slide_id="renamed", patient="P1")
+    free = load_settings(overrides=[*SMOKE, "clusters.k=9", "compute.read_ahead=0", "seed=5"])
+    assert fingerprint(source, smoke) == fingerprint(renamed, smoke) == fingerprint(source, free)
+
+
+def test_the_fingerprint_follows_the_regions_not_their_file(source, tmp_path):
+    def drawn_in(name, side):
+        ring = [[0, 0], [side, 0], [side, side], [0, side], [0, 0]]
+        file = tmp_path / name
+        file.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        regions = ["tissue.method=geojson", f"tissue.regions={file}"]
+        return fingerprint(source, load_settings(overrides=[*SMOKE, *regions]))
+
+    assert drawn_in("a.geojson", 100) == drawn_in("a.geojson", 100) != drawn_in("a.geojson", 200)
+
+
+@pytest.mark.parametrize(
+    ("halo_um", "mpp", "px"), [(32, 0.25, 128), (32, 0.5, 64), (33, 0.25, 136)]
+)
+def test_the_halo_is_whole_steps_of_the_networks_and_never_smaller(halo_um, mpp, px):
+    assert halo_px(load_settings(overrides=[f"tiles.halo_um={halo_um}"]), mpp) == px
+
+
+def test_a_slide_without_tissue_has_one_partition_without_tiles(smoke, tmp_path):
+    blank = tmp_path / "blank.tif"
+    white = draw_slide(DrawnSlideSpec(300, 300, 0.5, n_nuclei=0, background_share=1.0)).rgb
+    write_pyramid(blank, white * 0 + 244, 0.5)
+    [source] = list_slides([str(blank)])
+    folder = OutputFolder(tmp_path / "out")
+    plan = plan_slide(identify_slide(source, smoke, ""), smoke, folder)
+    assert [len(partition.tiles) for partition in plan.partitions] == [0]
+    assert "no tissue" in plan.warnings[-1]
+
+
+def test_a_committed_part_counts_only_with_the_same_fingerprint(source, smoke, tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    plan = plan_slide(identify_slide(source, smoke, ""), smoke, folder)
+    job = job_of(plan, plan.partitions[0], smoke, folder)
+    assert committed_tally(job) is None
+    job.target.parent.mkdir(parents=True)
+    tally = {"n_cells": 3, "seconds": {"read": 0.5}}
+    write_part(job.target, draw_cells(3), {"fingerprint": job.fingerprint, "tally": tally})
+    assert committed_tally(job) == Tally(n_cells=3, seconds={"read": 0.5})
+    assert committed_tally(replace(job, fingerprint="other")) is None
+    job.target.write_bytes(job.target.read_bytes()[:-9])
+    assert committed_tally(job) is None
+
+
+def make_state(slide_id):
+    return SlideState(slide_id, "a.svs", "P1", None, 0.25, "cells", 1.5, Tally(7), ("a warning",))
+
+
+def test_a_state_comes_back_as_it_was_saved_while_there_is_a_store(tmp_path):
+    folder = OutputFolder(tmp_path)
+    for name in ("b", "a"):
+        save_state(folder, make_state(name))
+    assert load_states(folder) == []
+    for name in ("b", "a"):
+        folder.store(name).mkdir(parents=True)
+    assert load_states(folder) == [make_state("a"), make_state("b")]
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    folder = OutputFolder(tmp_path)
+    folder.store("a").mkdir(parents=True)
+    save_state(folder, make_state("a"))
+    for text in ("{", "{}"):
+        folder.state("a").write_text(text)
+        with pytest.raises(StoreError, match=r"a\.json.*Delete it and run again"):
+            load_state(folder, "a")
