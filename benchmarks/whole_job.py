@@ -129,11 +129,10 @@ def _placed(cells_of_tile: Callable[..., Any], network: FreeNetwork) -> Callable
     return call
 
 
-def in_its_own_process(*arguments: str) -> str:
-    """What this file prints when called with ``arguments``; memory is its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
-    )
+def in_its_own_process(*arguments: str, script: Path = Path(__file__)) -> str:
+    """What ``script`` prints when called with ``arguments``; memory is its own."""
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 
