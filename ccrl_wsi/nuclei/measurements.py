@@ -6,6 +6,9 @@ follows from the pixels within :data:`AROUND_UM` of the nucleus' box, never from
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import shapely
@@ -20,12 +23,11 @@ from ccrl_wsi.records import Outlines
 AROUND_UM = 1.5
 """How far around a nucleus' box its surroundings reach."""
 GREY_BINS = 16
+_NUCLEI_AT_ONCE = 64  # so that their pixels stay in the cache
 
 # Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291.
 _HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
 _EOSIN = np.array([0.072, 0.990, 0.105])
-_DENSITY = np.repeat(-np.log10(np.maximum(np.arange(256), 1) / 255)[None, :, None], 3, axis=2)
-_DENSITY = _DENSITY.astype(np.float32)
 
 
 def measure(
@@ -75,94 +77,143 @@ def measure_pixels(
 ) -> dict[str, FloatArray]:
     """Stain and texture, by column name: (n,) float64 each."""
     rgb = np.ascontiguousarray(rgb)  # OpenCV refuses views such as a channel flip
-    n, margin = len(regions), um_to_px(AROUND_UM, mpp)
-    means, spreads, squares = (np.zeros((n, 2)) for _ in range(3))
-    colours, histograms = np.zeros((n, 3)), np.zeros((n, 256), np.int64)
-    for row, (label, box) in enumerate(
-        zip(regions.label.tolist(), regions.boxes.tolist(), strict=True)
-    ):
-        inside = (labels[_place(box, 0)] == label).view(np.uint8)
-        means[row], spreads[row] = _stains(rgb[_place(box, 0)], inside)
-        squares[row], histograms[row] = _textures(rgb[_place(box, 1)], box, inside)
-        place = _place(box, margin)
-        colours[row] = _colour_around(rgb[place], (labels[place] == 0).view(np.uint8))
-    density = -np.log10(np.maximum(colours, 1) / 255) @ _UNMIX.T
-    around = np.where(np.isnan(density), means, density)
+    around = -np.log10(np.maximum(_colours_around(rgb, labels, regions, mpp), 1) / 255) @ _UNMIX.T
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    slopes, inside = cv2.spatialGradient(grey), _pixels_of(labels, regions)
+    rows = []
+    for some in inside.batches():
+        mean, spread = _stains(rgb, some)
+        texture = [_gradient(slopes, some), _contrast(grey, labels, some)]
+        rows.append(np.stack([*mean, *spread, *texture, *_grey_spread(some.histograms(grey))]))
+    found = np.hstack(rows) if rows else np.zeros((8, 0))
     return {
-        "haematoxylin_mean": means[:, 0],
-        "eosin_mean": means[:, 1],
-        "haematoxylin_std": spreads[:, 0],
-        "eosin_std": spreads[:, 1],
-        "haematoxylin_around": around[:, 0],
-        "eosin_around": around[:, 1],
-        "gradient": np.sqrt(squares[:, 0]) / mpp,
-        "contrast": squares[:, 1],
-        **_grey_spread(histograms),
+        "haematoxylin_mean": found[0],
+        "eosin_mean": found[1],
+        "haematoxylin_std": found[2],
+        "eosin_std": found[3],
+        "haematoxylin_around": np.where(np.isnan(around[:, 0]), found[0], around[:, 0]),
+        "eosin_around": np.where(np.isnan(around[:, 1]), found[1], around[:, 1]),
+        "gradient": found[4] / mpp,
+        "contrast": found[5],
+        "grey_std": found[6],
+        "entropy": found[7],
     }
 
 
-def _place(box: list[int], margin: int) -> tuple[slice, slice]:
-    """Rows and columns of a box grown by ``margin``; slices end at the image by themselves."""
-    left, top, width, height = box
-    rows = slice(max(0, top - margin), top + height + margin)
-    return rows, slice(max(0, left - margin), left + width + margin)
+@dataclass(frozen=True, eq=False, slots=True)
+class _Pixels:
+    """All pixels of n nuclei, nucleus by nucleus, each row by row.
+
+    Sums are taken in this order, which is the same in every tile.
+
+    Parameters
+    ----------
+    place
+        (p,) positions in the flattened image.
+    start
+        (n,) where each nucleus begins in ``place``.
+    count
+        (n,) number of pixels of each nucleus.
+    """
+
+    place: IntArray
+    start: IntArray
+    count: IntArray
+
+    def batches(self) -> Iterator[_Pixels]:
+        """Some nuclei at a time."""
+        for first in range(0, len(self.count), _NUCLEI_AT_ONCE):
+            some = slice(first, first + _NUCLEI_AT_ONCE)
+            begin, count = self.start[first], self.count[some]
+            place = self.place[begin : begin + count.sum()]
+            yield _Pixels(place, self.start[some] - begin, count)
+
+    def total(self, values: IntArray | FloatArray) -> FloatArray:
+        """Sum of ``values`` (p,) over each nucleus: (n,)."""
+        return np.add.reduceat(values, self.start, dtype=np.float64)
+
+    def mean(self, values: IntArray | FloatArray) -> FloatArray:
+        """Mean of ``values`` (p,) over each nucleus: (n,)."""
+        return self.total(values) / self.count
+
+    def histograms(self, grey: ByteArray) -> IntArray:
+        """How often each nucleus has each value of ``grey`` (h, w): (n, 256)."""
+        n = len(self.count)
+        cell = np.repeat(np.arange(n) * 256, self.count) + grey.ravel()[self.place]
+        return np.bincount(cell, minlength=n * 256).reshape(n, 256)
 
 
-def _grey_spread(histograms: IntArray) -> dict[str, FloatArray]:
-    """Standard deviation and entropy of the grey values that ``histograms`` (n, 256) count."""
+def _pixels_of(labels: IntArray, regions: Regions) -> _Pixels:
+    place = np.flatnonzero(labels != 0)
+    label = labels.ravel()[place]
+    n = len(regions)
+    number = np.full(int(label.max(initial=0)) + 1, n, np.min_scalar_type(n))
+    number[regions.label] = np.arange(n)
+    order = np.argsort(number[label], kind="stable")  # unwanted nuclei last
+    count = regions.n_pixels
+    return _Pixels(place[order[: count.sum()]], np.cumsum(count) - count, count)
+
+
+def _grey_spread(histograms: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Standard deviation and entropy (n,) of the grey values that ``histograms`` (n, 256) count."""
     share = histograms / histograms.sum(axis=1, keepdims=True)
     grey = np.arange(256)
     mean = share @ grey
     binned = share.reshape(-1, GREY_BINS, 256 // GREY_BINS).sum(axis=2)
-    return {
-        "grey_std": np.sqrt(np.maximum(share @ grey**2 - mean**2, 0)),
-        "entropy": -np.sum(binned * np.log2(np.where(binned > 0, binned, 1)), axis=1) + 0.0,
-    }
+    entropy = -np.sum(binned * np.log2(np.where(binned > 0, binned, 1)), axis=1) + 0.0
+    return np.sqrt(np.maximum(share @ grey**2 - mean**2, 0)), entropy
 
 
-def _stains(rgb: ByteArray, inside: ByteArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and spread of haematoxylin and eosin in one nucleus' box, where ``inside`` is 1."""
-    stained = cv2.LUT(rgb, _DENSITY).reshape(-1, 3) @ _UNMIX.T
-    mean, spread = cv2.meanStdDev(stained.reshape(*inside.shape, 2), mask=inside)
-    return mean[:, 0], spread[:, 0]
+def _stains(rgb: ByteArray, inside: _Pixels) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Means and spreads, (n,) each, of haematoxylin and eosin."""
+    colours = rgb.reshape(-1, 1, 3)[inside.place]
+    means, spreads = [], []
+    for table in _STAIN_OF_VALUE:
+        red, green, blue = cv2.split(cv2.LUT(colours, table))
+        stain = (red + green + blue).ravel()
+        means.append(inside.mean(stain))
+        spreads.append(np.sqrt(np.maximum(inside.mean(stain**2) - means[-1] ** 2, 0)))
+    return means, spreads
 
 
-def _colour_around(rgb: ByteArray, outside: ByteArray) -> tuple[float, ...]:
-    """Mean red, green, blue where ``outside`` is 1; NaN if it nowhere is."""
-    if not cv2.countNonZero(outside):
-        return np.nan, np.nan, np.nan
-    mean: tuple[float, ...] = cv2.mean(rgb, mask=outside)
-    return mean[:3]
+def _colours_around(rgb: ByteArray, labels: IntArray, regions: Regions, mpp: float) -> FloatArray:
+    """Mean red, green, blue of what is no nucleus around each: (n, 3), NaN without such pixels."""
+    margin = um_to_px(AROUND_UM, mpp)
+    outside = (labels == 0).view(np.uint8)
+    first = np.maximum(regions.boxes[:, :2] - margin, 0)
+    last = regions.boxes[:, :2] + regions.boxes[:, 2:] + margin
+    colours = np.full((len(regions), 3), np.nan)
+    corners = zip(first.tolist(), last.tolist(), strict=True)
+    for row, ((left, top), (right, bottom)) in enumerate(corners):
+        mask = outside[top:bottom, left:right]
+        if cv2.countNonZero(mask):
+            colours[row] = cv2.mean(rgb[top:bottom, left:right], mask=mask)[:3]
+    return colours
 
 
-def _textures(
-    rgb: ByteArray, box: list[int], inside: ByteArray
-) -> tuple[tuple[float, float], IntArray]:
-    """Mean squares of slope and of neighbours' differences; histogram of the grey values.
-
-    ``rgb`` is the box with one pixel around it, as far as the image has one.
-    """
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    left, top = min(box[0], 1), min(box[1], 1)
-    core = np.s_[top : top + box[3], left : left + box[2]]
-    slopes = [_squares(along[core], None, inside) for along in cv2.spatialGradient(grey)]
-    grey = grey[core]
-    histogram = np.bincount(grey[inside.view(np.bool_)], minlength=256)
-    beside, below = inside[:, 1:] & inside[:, :-1], inside[1:] & inside[:-1]
-    n_pairs = cv2.countNonZero(beside) + cv2.countNonZero(below) if inside.size > 1 else 0
-    steps = _squares(grey[:, 1:], grey[:, :-1], beside) + _squares(grey[1:], grey[:-1], below)
+def _gradient(slopes: tuple[IntArray, IntArray], inside: _Pixels) -> FloatArray:
+    """Root mean square slope (n,), grey values per pixel."""
+    across, down = (slope.ravel()[inside.place].astype(np.int32) for slope in slopes)
     # Sobel weighs by 1 + 2 + 1 over a distance of 2: 8 times the slope.
-    slope = sum(slopes) / (64 * cv2.countNonZero(inside))
-    return (slope, steps / max(n_pairs, 1)), histogram
+    slope: FloatArray = np.sqrt(inside.mean(across**2 + down**2) / 64)
+    return slope
 
 
-def _squares(a: IntArray, b: IntArray | None, mask: ByteArray) -> float:
-    """Sum of squares of ``a - b`` (of ``a`` without ``b``) over ``mask``; 0 for empty arrays."""
-    if a.size == 0:
-        return 0.0
-    if b is None:
-        return float(cv2.norm(a, cv2.NORM_L2SQR, mask))
-    return float(cv2.norm(a, b, cv2.NORM_L2SQR, mask))
+def _contrast(grey: ByteArray, labels: IntArray, inside: _Pixels) -> FloatArray:
+    """Mean squared difference (n,) of neighbours, beside and below, in the same nucleus."""
+    place, width = inside.place, grey.shape[1]
+    label, value = labels.ravel()[place], grey.ravel()[place].astype(np.int32)
+    squares, n_pairs = np.zeros((2, len(place)), np.int32)
+    for step, is_last in (
+        (1, place % width == width - 1),
+        (width, place >= grey.size - width),
+    ):
+        other = np.where(is_last, place, place + step)
+        is_pair = (labels.ravel()[other] == label) & ~is_last
+        squares += is_pair * (grey.ravel()[other] - value) ** 2
+        n_pairs += is_pair
+    contrast: FloatArray = inside.total(squares) / np.maximum(inside.total(n_pairs), 1)
+    return contrast
 
 
 def _ellipse_axes(rings: Outlines) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -197,8 +248,11 @@ def _unmixing() -> FloatArray:
     """(2, 3) matrix from optical densities of red, green, blue to haematoxylin and eosin."""
     third = np.cross(_HAEMATOXYLIN, _EOSIN)
     stains = np.stack([v / np.linalg.norm(v) for v in (_HAEMATOXYLIN, _EOSIN, third)])
-    unmix: FloatArray = np.linalg.inv(stains).T[:2].astype(np.float32)
+    unmix: FloatArray = np.linalg.inv(stains).T[:2]
     return unmix
 
 
 _UNMIX = _unmixing()
+_DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255)
+_STAIN_OF_VALUE = _UNMIX[:, None, None, :] * _DENSITY[:, None, None]
+"""(2, 256, 1, 3): what each value of each colour adds to haematoxylin and to eosin."""
