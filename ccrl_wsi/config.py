@@ -219,6 +219,11 @@ class Settings(Section):
     overlay: OverlaySettings = OverlaySettings()
     compute: ComputeSettings = ComputeSettings()
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether anything runs that a GPU makes faster."""
+        return self.nuclei.segmenter != "watershed" or self.embedding.encoder != "morphology"
+
     @model_validator(mode="after")
     def _halo_holds_the_window(self) -> Settings:
         window_um, halo_um = self.nuclei.watershed.window_um, self.tiles.halo_um
@@ -230,8 +235,18 @@ class Settings(Section):
         return self
 
 
-CELL_SECTIONS = ("slides", "tissue", "tiles", "nuclei", "crops", "embedding")
+CELL_SECTIONS = ("tissue", "tiles", "nuclei", "crops", "embedding")
 """The sections that decide which cells there are and what their vectors are."""
+
+NOT_IN_CELLS = {
+    "tissue": ("regions",),
+    "nuclei": ("weights", "batch_size"),
+    "embedding": ("encoder", "batch_size"),
+}
+"""Of those, what does not: places of files, whose content is asked instead, and batches."""
+
+CELLS_VERSION = 1
+"""Raised when the same settings give other cells, so that old and new ones are never mixed."""
 
 
 def load_settings(files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
@@ -253,14 +268,40 @@ def load_settings(files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> 
         raise ConfigError(_explain(error)) from None
 
 
-def fingerprint(
-    settings: Settings, sections: Sequence[str] = CELL_SECTIONS, extra: str = ""
-) -> str:
-    """Sixteen hex digits that change with any setting of ``sections``."""
+def cell_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide which cells there are and what their vectors are, as plain JSON.
+
+    The pixel size, drawn regions and networks are not among them: a slide's identity and the
+    models' fingerprints hold their content.
+    """
     tree = settings.model_dump(mode="json")
-    wanted = {name: tree[name] for name in sections}
-    text = json.dumps([wanted, extra], sort_keys=True)
+    kept = {name: tree[name] for name in CELL_SECTIONS}
+    for section, names in NOT_IN_CELLS.items():
+        for name in names:
+            del kept[section][name]
+    return {"version": CELLS_VERSION, **kept}
+
+
+def fingerprint(settings: Settings, extra: str = "") -> str:
+    """Sixteen hex digits that change with any of :func:`cell_settings`, and with ``extra``."""
+    text = json.dumps([cell_settings(settings), extra], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The same settings, understood from any folder: workers may run in another one."""
+    nuclei, tissue, clusters = settings.nuclei, settings.tissue, settings.clusters
+    encoder = settings.embedding.encoder
+    if Path(encoder).suffix:
+        encoder = str(Path(encoder).expanduser().absolute())
+    return settings.model_copy(
+        update={
+            "nuclei": nuclei.model_copy(update={"weights": _absolute(nuclei.weights)}),
+            "tissue": tissue.model_copy(update={"regions": _absolute(tissue.regions)}),
+            "clusters": clusters.model_copy(update={"codebook": _absolute(clusters.codebook)}),
+            "embedding": settings.embedding.model_copy(update={"encoder": encoder}),
+        }
+    )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -273,6 +314,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             found.append(f"{prefix}{key}: {a} -> {b}")
     return found
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().absolute()
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

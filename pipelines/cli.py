@@ -211,6 +211,12 @@ def main() -> None:
     except CcrlError as error:
         sys.stderr.write(f"ccrl-wsi: {error}\n")
         raise SystemExit(2) from None
+    except OSError as error:
+        place = error.filename or "a file"
+        sys.stderr.write(
+            f"ccrl-wsi: {place}: {error.strerror}. Check free space and permissions.\n"
+        )
+        raise SystemExit(2) from None
     if code == INTERRUPTED:
         sys.stderr.write("Stopped. The same command continues where it was.\n")
     raise SystemExit(code)

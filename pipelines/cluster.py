@@ -45,15 +45,19 @@ def cluster_cohort(
     jobs = [
         FinishJob(
             slide_id=state.slide_id,
-            store=folder.store(state.slide_id).resolve(),
-            codebook=folder.codebook.resolve() if codebook else None,
-            overlays=folder.overlays.resolve(),
-            settings=settings.overlay,
+            store=folder.store(state.slide_id),
+            codebook=folder.codebook if codebook else None,
+            overlays=folder.overlays,
+            settings=settings,
+            notes={"patient": state.patient, "group": state.group},
         )
         for state in states
-        if state.finish != finish
+        if state.finish != finish or not _has_overlays(folder, state)
     ]
     by_id = {state.slide_id: state for state in states}
+    for job in jobs:
+        # Stopped from here on, a store may hold anything: what was finished no longer is.
+        save_state(folder, by_id[job.slide_id].finished_as("", ()))
     failures = []
     for outcome in executor.map(finish_slide, jobs):
         state = by_id[outcome.item.slide_id]
@@ -88,6 +92,10 @@ def _codebook(
     return codebook
 
 
+def _has_overlays(folder: OutputFolder, state: SlideState) -> bool:
+    return all((folder.overlays / name).is_file() for name in state.overlays)
+
+
 def _load_if_sound(folder: OutputFolder) -> Codebook | None:
     try:
         return load_codebook(folder.codebook)
@@ -111,7 +119,9 @@ def _fit(
     samples = []
     for state, size in zip(with_cells, sizes, strict=True):
         rows = sample_rows(state.tally.n_cells, size, settings.seed, state.slide_id)
-        samples.append(open_store(folder.store(state.slide_id)).embedding_rows(rows))
+        # Its clusters may be half written; its cells are whole.
+        store = open_store(folder.store(state.slide_id), unfinished=True)
+        samples.append(store.embedding_rows(rows))
     asked = {"yes": True, "no": False}.get(limits.standardise)
     standardise = models["standardise"] == "yes" if asked is None else asked
     log.info("k-means: %d clusters from %d cells of %d slides", limits.k, sum(sizes), len(sizes))

@@ -79,7 +79,7 @@ def _local(workers: int, threads: int, memory_limit: str) -> LocalCluster:
 def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
     from distributed import Nanny, Scheduler
 
-    visible = _visible_gpus()
+    visible = visible_gpus()
     if not visible:
         raise ConfigError(
             "--on gpu: no CUDA GPU is visible. Check `nvidia-smi` and `ccrl-wsi doctor`, "
@@ -103,7 +103,8 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
     return SpecCluster(scheduler=scheduler, workers=workers)
 
 
-def _visible_gpus() -> list[str]:
+def visible_gpus() -> list[str]:
+    """Numbers or names of the CUDA GPUs this process may use."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [gpu for gpu in listed.split(",") if gpu and gpu != "-1"]
@@ -117,7 +118,11 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
-    cluster = SLURMCluster(**machine.cluster_options())
+    options = machine.cluster_options()
+    if not machine.gpu:
+        exports = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
+        options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
+    cluster = SLURMCluster(**options)
     cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)
     return cluster
 

@@ -126,7 +126,7 @@ def _outcome(item: Item, future: Any) -> Outcome[Item, Any]:
             item,
             None,
             "Workers died while they worked on this, probably for want of memory. "
-            "Run again with fewer workers or smaller tiles (tiles.core_px).",
+            "Run again with fewer workers: a machine file with `kind: local` and `workers: N`.",
         )
     return Outcome(item, result, error)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.clusters.kmeans import assign
-from ccrl_wsi.config import OverlaySettings
+from ccrl_wsi.config import Settings
 from ccrl_wsi.outputs.overlay import write_slide_overlay
-from ccrl_wsi.store import SlideStore, add_files, open_store, write_clusters
+from ccrl_wsi.store import SlideStore, add_files, open_store, update_description, write_clusters
 
 ROWS = 16384
 """Cells in memory at once."""
@@ -28,13 +29,16 @@ class FinishJob:
         The cohort's codebook; None where the cohort has no cells.
     overlays
         Folder for the overlay, beside the copy in the store.
+    notes
+        What the user says of the slide now: patient and group.
     """
 
     slide_id: str
     store: Path
     codebook: Path | None
     overlays: Path
-    settings: OverlaySettings
+    settings: Settings
+    notes: dict[str, Any]
 
 
 def finish_slide(job: FinishJob) -> tuple[Path, ...]:
@@ -49,10 +53,16 @@ def finish_slide(job: FinishJob) -> tuple[Path, ...]:
     names, colors = (codebook.names, codebook.colors) if codebook else ((), ())
     cluster, distance = _assign_all(open_store(job.store, unfinished=True), codebook)
     fingerprint = codebook.fingerprint if codebook else ""
+    said: dict[str, dict[str, Any]] = {"notes": job.notes, "settings": _late_settings(job.settings)}
     write_clusters(job.store, cluster, distance, names, colors, fingerprint)
-    files = write_slide_overlay(open_store(job.store), job.overlays, job.settings)
+    update_description(job.store, said)
+    files = write_slide_overlay(open_store(job.store), job.overlays, job.settings.overlay)
     add_files(job.store, "overlays", files)
     return tuple(files)
+
+
+def _late_settings(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", include={"clusters", "overlay", "seed"})
 
 
 def _assign_all(store: SlideStore, codebook: Codebook | None) -> tuple[IntArray, FloatArray]:

@@ -6,8 +6,8 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
@@ -97,18 +97,26 @@ class CohortRun:
     def _open_slide(self, source: SlideSource, progress: Progress) -> list[PartitionJob]:
         try:
             opened = identify_slide(source, self.settings, self.models.fingerprints)
-            state = load_state(self.folder, source.slide_id)
-            if state is not None and state.cells == opened.fingerprint:
-                shutil.rmtree(self.folder.work(source.slide_id), ignore_errors=True)
-                progress.slide_is_there(state)
-                return []
-            plan = plan_slide(opened, self.settings, self.folder)
+            with closing(opened.reader):
+                state = load_state(self.folder, source.slide_id)
+                if state is not None and state.cells == opened.fingerprint:
+                    self._keep(state, source, progress)
+                    return []
+                plan = plan_slide(opened, self.settings, self.folder)
         except CcrlError as error:
             self._fail(source.slide_id, source.path, "open", "", str(error), progress)
             return []
         for warning in plan.warnings:
             progress.say(warning)
         return self._missing_jobs(plan, progress)
+
+    def _keep(self, state: SlideState, source: SlideSource, progress: Progress) -> None:
+        """The slide's cells are there; what the user says of it may be new."""
+        shutil.rmtree(self.folder.work(state.slide_id), ignore_errors=True)
+        if (state.patient, state.group) != (source.patient, source.group):
+            changed = replace(state, patient=source.patient, group=source.group, finish="")
+            save_state(self.folder, changed)
+        progress.slide_is_there(state)
 
     def _missing_jobs(self, plan: SlidePlan, progress: Progress) -> list[PartitionJob]:
         self.folder.part(plan.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)

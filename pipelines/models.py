@@ -75,10 +75,11 @@ def find_models(settings: Settings) -> Models:
         If a name is unknown or weights cannot be had.
     """
     from ccrl_wsi.embeddings.encoders import check_encoder
-    from ccrl_wsi.nuclei.segmenters import segmenter_fingerprint
+    from ccrl_wsi.nuclei.segmenters import check_segmenter, segmenter_fingerprint
     from pipelines.tools import encoder_of, segmenter_of
 
     check_encoder(settings.embedding, settings.crops, settings.tiles.mpp)
+    check_segmenter(settings.nuclei, settings.tiles.mpp)
     segmenter, encoder = segmenter_of(settings), encoder_of(settings)
     return Models(
         segmenter=segmenter.name,

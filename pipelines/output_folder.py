@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccrl_wsi.config import CELL_SECTIONS, Settings, differences
+from ccrl_wsi.config import Settings, cell_settings, differences
 from ccrl_wsi.errors import ConfigError, StoreError
 
 LAYOUT_VERSION = 1
@@ -79,9 +79,9 @@ def claim(root: Path, settings: Settings, models: Mapping[str, str]) -> OutputFo
     ConfigError
         If the folder cannot be written, holds something else, or its cells were made otherwise.
     """
-    folder = OutputFolder(root)
     _check_writable(root)
-    wanted = {"cells": _cell_settings(settings), "models": dict(models)}
+    folder = OutputFolder(root.resolve())
+    wanted = {"cells": cell_settings(settings), "models": dict(models)}
     if folder.run_file.exists():
         _check_same(folder, wanted)
         return folder
@@ -102,18 +102,13 @@ def open_output(root: Path) -> OutputFolder:
     ConfigError
         If there is none at ``root``.
     """
-    folder = OutputFolder(root)
+    folder = OutputFolder(root.resolve())
     if not folder.run_file.is_file():
         raise ConfigError(
             f"{root} is not the output of `ccrl-wsi run`: it has no run.json. "
             "Give the folder that was given with -o."
         )
     return folder
-
-
-def recorded_cell_settings(folder: OutputFolder) -> Settings:
-    """The settings the folder's cells were made with; cluster and overlay settings are defaults."""
-    return Settings.model_validate(read_json(folder.run_file)["cells"])
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
@@ -137,11 +132,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read ({error}). Delete it and run again.") from None
     return tree
-
-
-def _cell_settings(settings: Settings) -> dict[str, Any]:
-    tree = settings.model_dump(mode="json")
-    return {name: tree[name] for name in CELL_SECTIONS}
 
 
 def _check_writable(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from ccrl_wsi.config import CELL_SECTIONS, Settings, fingerprint
+from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.geometry import um_to_px
 from ccrl_wsi.interfaces import SlideReader
@@ -55,7 +55,7 @@ def identify_slide(source: SlideSource, settings: Settings, models: str) -> Open
     reader = open_slide(source, settings.slides)
     info = reader.info
     identity = f"{info.content_key} {info.mpp} {models} {_regions_digest(info, settings)}"
-    return OpenedSlide(source, reader, fingerprint(settings, CELL_SECTIONS, identity))
+    return OpenedSlide(source, reader, fingerprint(settings, identity))
 
 
 def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) -> SlidePlan:
@@ -103,10 +103,10 @@ def job_of(
     return PartitionJob(
         info=plan.info,
         grid=plan.grid,
-        tissue=folder.tissue(plan.slide_id).resolve(),
+        tissue=folder.tissue(plan.slide_id),
         partition=partition,
         fingerprint=plan.fingerprint,
-        target=folder.part(plan.slide_id, partition.name).resolve(),
+        target=folder.part(plan.slide_id, partition.name),
         settings=settings,
     )
 

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccrl_wsi.clusters.codebook import Codebook
-from ccrl_wsi.config import Settings
+from ccrl_wsi.clusters.codebook import Codebook, load_codebook
+from ccrl_wsi.config import Settings, with_absolute_paths
 from ccrl_wsi.errors import ClusterError
 from ccrl_wsi.records import SlideSource
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
-from pipelines.machines import MachineSettings
+from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output
 from pipelines.progress import Progress
-from pipelines.summary import write_summary
+from pipelines.summary import earlier_failures, write_summary
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -48,9 +48,13 @@ def run_cohort(
     ConfigError, ModelError
         If nothing can begin: the folder, a weight file, the scheduler.
     """
+    settings = with_absolute_paths(settings)
     models = find_models(settings)
+    if settings.clusters.codebook is not None:
+        given = load_codebook(settings.clusters.codebook)
+        given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
-    with open_executor(machine) as executor:
+    with open_executor(suited(machine, settings)) as executor:
         log.info("%d slides on %s", len(sources), executor.description)
         run = CohortRun(folder, settings, models)
         began = time.monotonic()
@@ -69,9 +73,25 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         If ``out`` is not the output of a run.
     """
     folder = open_output(out)
+    before = earlier_failures(folder)
+    settings = with_absolute_paths(settings)
     with open_executor(machine) as executor:
-        failures = finish_cohort(folder, settings, executor, [], time.monotonic())
+        failures = finish_cohort(folder, settings, executor, before, time.monotonic())
     return RunResult(folder, tuple(failures))
+
+
+def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
+    """The machine; networks on a computer with GPUs get one worker per GPU, not one per core."""
+    is_plain = isinstance(machine, LocalMachine) and machine.workers is None
+    if not is_plain or not settings.needs_network or settings.compute.device != "auto":
+        return machine
+    from pipelines.dask_clusters import visible_gpus
+
+    gpus = visible_gpus()
+    if not gpus:
+        return machine
+    log.info("One worker for each of %d GPUs; a machine file can say otherwise.", len(gpus))
+    return GpuMachine()
 
 
 def finish_cohort(

@@ -24,7 +24,7 @@ def write_summary(
     states = load_states(folder)
     _write_slides(folder, states)
     _write_failures(folder, failures)
-    failed = {failure.slide_id for failure in failures}
+    failed = {failure.slide_id for failure in failures if failure.stage == "finish"}
     if codebook is not None:
         finished = [s for s in states if s.finish and s.slide_id not in failed]
         slides = [_composition(folder, state, codebook) for state in finished]
@@ -40,6 +40,19 @@ def write_summary(
             "versions": versions(),
         },
     )
+
+
+def earlier_failures(folder: OutputFolder) -> list[Failure]:
+    """Slides that the last run could not do and that still have no cells."""
+    path = folder.table("failures.csv")
+    if not path.is_file():
+        return []
+    done = {state.slide_id for state in load_states(folder)}
+    with path.open(newline="", encoding="utf-8") as file:
+        failures = [Failure(**row) for row in csv.DictReader(file)]
+    return [
+        f for f in failures if f.stage in ("open", "cells", "assemble") and f.slide_id not in done
+    ]
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -99,9 +99,10 @@ def _crops(
     for row in missing:
         left, top, side, _ = (int(value) for value in windows[row])
         box = Box(left + tile.read.left, top + tile.read.top, side, side)
-        again = view.reader.read(box, view.grid)
-        whole = np.array([[0, 0, side, side]])
-        crops[row] = cut_crops(again, whole, settings.crops.size_px)[0]
+        seen = box.clipped(extent)
+        again = view.reader.read(seen, view.grid)
+        window = np.array([[box.left - seen.left, box.top - seen.top, side, side]])
+        crops[row] = cut_crops(again, window, settings.crops.size_px)[0]
     return crops, len(missing)
 
 

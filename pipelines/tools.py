@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from ccrl_wsi.config import Settings
+from ccrl_wsi.config import EmbeddingSettings, NucleiSettings, Settings
 from ccrl_wsi.interfaces import Encoder, Segmenter, SlideReader
+from ccrl_wsi.nuclei.weights import cached_weights
 from ccrl_wsi.records import SlideInfo
 
 if TYPE_CHECKING:
@@ -22,25 +24,55 @@ def reader_of(info: SlideInfo) -> SlideReader:
     return OpenSlideReader(info)
 
 
-@lru_cache(maxsize=4)
 def tissue_of(path: Path) -> Tissue:
     """The tissue mask the driver wrote."""
+    return _tissue(path, _stamp(path))
+
+
+def segmenter_of(settings: Settings) -> Segmenter:
+    """The segmenter, on the device asked for."""
+    name = settings.nuclei.segmenter
+    weights = settings.nuclei.weights or cached_weights(name)
+    with _LOADING:
+        return _segmenter(settings.nuclei, settings.compute.device, _stamp(weights))
+
+
+def encoder_of(settings: Settings) -> Encoder:
+    """The encoder, on the device asked for."""
+    file = Path(settings.embedding.encoder)
+    with _LOADING:
+        return _encoder(settings.embedding, settings.compute.device, _stamp(file))
+
+
+_LOADING = Lock()
+"""Threads of a worker share its networks: the first loads, the others wait."""
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Changes when a file is replaced: a worker may outlive many runs."""
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4)
+def _tissue(path: Path, stamp: tuple[int, int]) -> Tissue:
     from ccrl_wsi.slides.tissue import Tissue
 
     return Tissue.from_npz(path)
 
 
 @lru_cache(maxsize=1)
-def segmenter_of(settings: Settings) -> Segmenter:
-    """The segmenter, on the device asked for."""
+def _segmenter(settings: NucleiSettings, device: str, stamp: tuple[int, int]) -> Segmenter:
     from ccrl_wsi.nuclei.segmenters import make_segmenter
 
-    return make_segmenter(settings.nuclei, settings.compute.device)
+    return make_segmenter(settings, device)
 
 
 @lru_cache(maxsize=1)
-def encoder_of(settings: Settings) -> Encoder:
-    """The encoder, on the device asked for."""
+def _encoder(settings: EmbeddingSettings, device: str, stamp: tuple[int, int]) -> Encoder:
     from ccrl_wsi.embeddings.encoders import make_encoder
 
-    return make_encoder(settings.embedding, settings.compute.device)
+    return make_encoder(settings, device)

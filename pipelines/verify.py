@@ -23,10 +23,12 @@ def verify_output(out: Path) -> tuple[list[str], str]:
     folder = open_output(out)
     states = load_states(folder)
     problems = _check_folder(folder, states)
+    codebook, problem = _codebook(folder)
+    problems += [problem] if problem else []
     n_cells = 0
     for state in states:
         found = check_store(folder.store(state.slide_id))
-        found = found or _check_against_state(folder, state)
+        found = found or _check_against_state(folder, state, codebook)
         problems += [f"{state.slide_id}: {problem}" for problem in found]
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
@@ -39,23 +41,30 @@ def _check_folder(folder: OutputFolder, states: list[SlideState]) -> list[str]:
     for store in sorted(folder.slides.glob("*.zarr")):
         if store.stem not in known:
             problems.append(f"{store.name} is not finished. Run the same command again.")
-    if folder.codebook.exists():
-        try:
-            load_codebook(folder.codebook)
-        except CcrlError as error:
-            problems.append(str(error))
     if not states:
         problems.append(f"{folder.root} holds no finished slide.")
     return problems
 
 
-def _check_against_state(folder: OutputFolder, state: SlideState) -> list[str]:
+def _codebook(folder: OutputFolder) -> tuple[str, str]:
+    """Fingerprint of the cohort's codebook (empty without one), and what is wrong with it."""
+    if not folder.codebook.exists():
+        return "", ""
+    try:
+        return load_codebook(folder.codebook).fingerprint, ""
+    except CcrlError as error:
+        return "", str(error)
+
+
+def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str) -> list[str]:
     store = open_store(folder.store(state.slide_id))
     problems = []
     if store.n_cells != state.tally.n_cells:
         problems.append(f"the store has {store.n_cells} cells, {state.tally.n_cells} were found.")
-    if not state.finish:
+    if not state.finish or not store.has_clusters:
         return [*problems, "no clusters yet. Run the same command again."]
+    if store.attrs["clusters"]["codebook"] != codebook:
+        problems.append("its clusters are of another codebook. Run `ccrl-wsi cluster` again.")
     n_features = 0
     for name in state.overlays:
         path = folder.overlays / name

@@ -7,11 +7,13 @@ from pydantic import ValidationError
 
 from ccrl_wsi.config import (
     CELL_SECTIONS,
+    NOT_IN_CELLS,
     Section,
     Settings,
     differences,
     fingerprint,
     load_settings,
+    with_absolute_paths,
 )
 from ccrl_wsi.errors import ConfigError
 
@@ -121,7 +123,9 @@ def changed(settings: Settings, key: str) -> Settings:
 @pytest.mark.parametrize("key", list(leaves(Settings())))
 def test_the_fingerprint_changes_with_what_decides_cells_and_with_nothing_else(key):
     differs = fingerprint(changed(Settings(), key)) != fingerprint(Settings())
-    assert differs == (key.split(".")[0] in CELL_SECTIONS)
+    section, _, name = key.partition(".")
+    is_asked_elsewhere = name in NOT_IN_CELLS.get(section, ())
+    assert differs == (section in CELL_SECTIONS and not is_asked_elsewhere)
 
 
 def test_the_fingerprint_changes_with_the_slide():
@@ -135,3 +139,13 @@ def test_differences_name_every_leaf_that_is_not_the_same():
     new = {"tiles": {"mpp": 0.5, "core_px": 64}, "new": 2}
     assert differences(old, new) == ["gone: 1 -> None", "new: None -> 2", "tiles.mpp: 0.25 -> 0.5"]
     assert differences(old, old) == []
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["nuclei.weights=w.pth", "embedding.encoder=e.safetensors", "clusters.codebook=c"]
+    absolute = with_absolute_paths(load_settings(overrides=given))
+    assert absolute.nuclei.weights == tmp_path / "w.pth"
+    assert absolute.embedding.encoder == str(tmp_path / "e.safetensors")
+    assert absolute.clusters.codebook == tmp_path / "c"
+    assert with_absolute_paths(Settings()) == Settings()

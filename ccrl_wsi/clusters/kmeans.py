@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.clusters.codebook import Codebook
@@ -69,7 +70,8 @@ def fit_codebook(
     model = KMeans(
         settings.k, n_init=settings.n_init, max_iter=settings.max_iter, random_state=state
     )
-    with warnings.catch_warnings():
+    # Threads add up in the order they finish: the last bits would differ from run to run.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(scaled)
     n_different = len(np.unique(model.labels_))

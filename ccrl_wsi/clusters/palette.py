@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 
-from ccrl_wsi.arrays import ByteArray
-
 _DISTINCT = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (86, 180, 233), (213, 94, 0), (240, 228, 66),
     (51, 34, 136), (153, 153, 51), (17, 119, 51), (204, 121, 167), (136, 34, 85), (170, 68, 153),
@@ -36,9 +34,3 @@ def cluster_colors(k: int) -> tuple[tuple[int, int, int], ...]:
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.65)
         colors.append((round(255 * red), round(255 * green), round(255 * blue)))
     return tuple(colors)
-
-
-def hex_color(color: tuple[int, int, int] | ByteArray) -> str:
-    """``(0, 114, 178)`` as ``#0072b2``."""
-    red, green, blue = (int(part) for part in color)
-    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -48,6 +48,20 @@ def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
     )
 
 
+def check_segmenter(settings: NucleiSettings, mpp: float) -> None:
+    """Find out, before any slide is opened, whether the segmenter works at ``mpp``.
+
+    Raises
+    ------
+    ConfigError
+        If its network was trained at another resolution.
+    """
+    if settings.segmenter in SEGMENTERS and settings.segmenter != "watershed":
+        from ccrl_wsi.nuclei.hovernet import check_mpp
+
+        check_mpp(settings.segmenter, mpp)
+
+
 def segmenter_fingerprint(settings: NucleiSettings) -> str:
     """Changes with the segmenter's name and with the content of its weight file.
 

@@ -6,7 +6,7 @@ finished.
 """
 
 from ccrl_wsi.store.assemble import assemble_store
-from ccrl_wsi.store.attach import add_files
+from ccrl_wsi.store.attach import add_files, update_description
 from ccrl_wsi.store.check import check_store
 from ccrl_wsi.store.clusters import codebook_of, write_clusters
 from ccrl_wsi.store.ids import cell_uuids
@@ -27,5 +27,6 @@ __all__ = [
     "is_sealed",
     "open_store",
     "seal_store",
+    "update_description",
     "write_clusters",
 ]

@@ -1,12 +1,14 @@
-"""Files that lie in a store beside the arrays, such as its overlay."""
+"""What is added to a finished store beside its arrays: files, and words about it."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ccrl_wsi.errors import StoreError
+from ccrl_wsi.store.encoding import consolidate, open_root
 from ccrl_wsi.store.seal import break_seal, seal_store
 
 
@@ -23,5 +25,15 @@ def add_files(path: Path, folder: str, files: Sequence[Path]) -> None:
         raise StoreError(
             f"Cannot write into {target}: {error.strerror or error}. Check free space."
         ) from error
-    untouched = {n: s for n, s in known.items() if not n.startswith(f"{folder}/")}
-    seal_store(path, untouched)
+    seal_store(path, {n: s for n, s in known.items() if not n.startswith(f"{folder}/")})
+
+
+def update_description(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Merge ``entries`` into those of the root attribute ``ccrl``, and seal the store anew."""
+    known = break_seal(path)
+    root = open_root(path, "r+")
+    ccrl = dict(root.attrs["ccrl"])
+    merged = {name: {**ccrl.get(name, {}), **entry} for name, entry in entries.items()}
+    root.attrs.update({"ccrl": {**ccrl, **merged}})
+    consolidate(path)
+    seal_store(path, {n: s for n, s in known.items() if n != "zarr.json"})
