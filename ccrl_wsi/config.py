@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -249,15 +250,21 @@ CELLS_VERSION = 1
 """Raised when the same settings give other cells, so that old and new ones are never mixed."""
 
 
-def load_settings(files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
+def load_settings(
+    files: Iterable[Path] = (),
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Settings:
     """Merge defaults, YAML ``files`` (later ones win) and ``overrides`` such as ``tiles.mpp=0.5``.
+
+    ``base`` is a tree that stands between the defaults and the files.
 
     Raises
     ------
     ConfigError
         If a file is missing or not a mapping, a key is unknown or a value does not fit.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = copy.deepcopy(dict(base or {}))
     for file in files:
         _merge(tree, _read_yaml(file))
     for override in overrides:
@@ -280,6 +287,11 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
         for name in names:
             del kept[section][name]
     return {"version": CELLS_VERSION, **kept}
+
+
+def late_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide clusters and overlays, as plain JSON."""
+    return settings.model_dump(mode="json", include={"seed", "clusters", "overlay"})
 
 
 def fingerprint(settings: Settings, extra: str = "") -> str:
@@ -359,6 +371,10 @@ def _explain(error: ValidationError) -> str:
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
         if problem["type"] == "extra_forbidden":
             lines.append(f"{place}: no such setting. `ccrl-wsi config` lists them all.")
+        elif problem["type"] == "value_error":
+            lines.append(f"{problem['msg'].removeprefix('Value error, ')}.")
+        elif problem["type"] == "model_type":
+            lines.append(f"{place}: is a section; name one of its settings, as in tiles.mpp=0.5.")
         else:
             lines.append(f"{place}: {problem['msg']} (got {problem.get('input')!r}).")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -116,10 +116,13 @@ def cluster(
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
     from pipelines.machines import load_machine
-    from pipelines.run import cluster_again
+    from pipelines.run import cluster_again, refuse_cell_settings, settings_of_last_clusters
 
     overrides = [*set_, *([f"clusters.codebook={codebook}"] if codebook else [])]
-    result = cluster_again(out, _settings(config, overrides), load_machine(on))
+    base = settings_of_last_clusters(out)
+    settings = _settings(config, overrides, base)
+    refuse_cell_settings(settings)
+    result = cluster_again(out, settings, load_machine(on))
     _say_results(result.folder.root, len(result.failures))
     raise typer.Exit(result.exit_code)
 
@@ -233,11 +236,13 @@ def _invoke() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _settings(files: list[str], overrides: list[str]) -> Settings:
+def _settings(
+    files: list[str], overrides: list[str], base: dict[str, Any] | None = None
+) -> Settings:
     from ccrl_wsi.config import load_settings
     from ccrl_wsi.config_files import find_config
 
-    return load_settings([find_config(file) for file in files], overrides)
+    return load_settings([find_config(file) for file in files], overrides, base)
 
 
 def _say_results(root: Path, n_failures: int) -> None:

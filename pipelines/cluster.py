@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ccrl_wsi.arrays import FloatArray
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook, save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import CcrlError
-from ccrl_wsi.store import open_store
+from ccrl_wsi.errors import CcrlError, StoreError
+from ccrl_wsi.store import open_store, telling_damage
 from pipelines.executors import Executor
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.jobs import Failure
@@ -39,7 +40,8 @@ def cluster_cohort(
         If the cells cannot make that many clusters, or a given codebook does not fit them.
     """
     states = load_states(folder)
-    codebook = _codebook(folder, states, settings)
+    codebook, failures = _codebook(folder, states, settings)
+    damaged = {failure.slide_id for failure in failures}
     overlay = settings.model_dump(mode="json")["overlay"]
     finish = _digest([codebook.fingerprint if codebook else "no cells", overlay])
     jobs = [
@@ -52,13 +54,13 @@ def cluster_cohort(
             notes={"patient": state.patient, "group": state.group},
         )
         for state in states
-        if state.finish != finish or not _has_overlays(folder, state)
+        if state.slide_id not in damaged
+        and (state.finish != finish or not _has_overlays(folder, state))
     ]
     by_id = {state.slide_id: state for state in states}
     for job in jobs:
         # Stopped from here on, a store may hold anything: what was finished no longer is.
         save_state(folder, by_id[job.slide_id].finished_as("", ()))
-    failures = []
     for outcome in executor.map(finish_slide, jobs):
         state = by_id[outcome.item.slide_id]
         if outcome.result is None:
@@ -71,25 +73,30 @@ def cluster_cohort(
 
 def _codebook(
     folder: OutputFolder, states: Sequence[SlideState], settings: Settings
-) -> Codebook | None:
-    """The given codebook, the one that is there already, or a new one."""
+) -> tuple[Codebook | None, list[Failure]]:
+    """The given codebook, the one that is there already, or a new one; and unreadable slides."""
     models = read_json(folder.run_file)["models"]
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
         save_codebook(folder.codebook, given)
-        return given
-    cohort = [(s.slide_id, s.cells, s.tally.n_cells) for s in states]
-    fit = _digest([settings.clusters.model_dump(mode="json"), settings.seed, cohort])
-    if folder.codebook.exists():
-        there = _load_if_sound(folder)
-        if there is not None and there.record.get("fit") == fit:
-            return there
-    if sum(n for _, _, n in cohort) == 0:
-        return None
-    codebook = _fit(folder, states, settings, models, fit)
+        return given, []
+    there = _load_if_sound(folder) if folder.codebook.exists() else None
+    if there is not None and there.record.get("fit") == _fit_digest(states, settings):
+        return there, []
+    samples, failures = _sample(folder, states, settings)
+    if not samples:
+        return None, failures
+    damaged = {failure.slide_id for failure in failures}
+    sound = [state for state in states if state.slide_id not in damaged]
+    codebook = _fit(samples, settings, models, _fit_digest(sound, settings))
     save_codebook(folder.codebook, codebook)
-    return codebook
+    return codebook, failures
+
+
+def _fit_digest(states: Sequence[SlideState], settings: Settings) -> str:
+    cohort = [(s.slide_id, s.cells, s.tally.n_cells) for s in states]
+    return _digest([settings.clusters.model_dump(mode="json"), settings.seed, cohort])
 
 
 def _has_overlays(folder: OutputFolder, state: SlideState) -> bool:
@@ -104,29 +111,40 @@ def _load_if_sound(folder: OutputFolder) -> Codebook | None:
         return None
 
 
-def _fit(
-    folder: OutputFolder,
-    states: Sequence[SlideState],
-    settings: Settings,
-    models: dict[str, str],
-    fit: str,
-) -> Codebook:
+def _sample(
+    folder: OutputFolder, states: Sequence[SlideState], settings: Settings
+) -> tuple[dict[str, FloatArray], list[Failure]]:
+    """Embeddings of some cells of every slide that has cells; and slides that cannot be read."""
     with_cells = [state for state in states if state.tally.n_cells]
     limits = settings.clusters
     sizes = sample_sizes(
         [s.tally.n_cells for s in with_cells], limits.sample_per_slide, limits.sample_in_all
     )
-    samples = []
+    samples: dict[str, FloatArray] = {}
+    failures = []
     for state, size in zip(with_cells, sizes, strict=True):
         rows = sample_rows(state.tally.n_cells, size, settings.seed, state.slide_id)
-        # Its clusters may be half written; its cells are whole.
-        store = open_store(folder.store(state.slide_id), unfinished=True)
-        samples.append(store.embedding_rows(rows))
+        path = folder.store(state.slide_id)
+        try:
+            with telling_damage(path):
+                # Its clusters may be half written; its cells are whole.
+                samples[state.slide_id] = open_store(path, unfinished=True).embedding_rows(rows)
+        except StoreError as error:
+            log.error("%s failed. %s", state.slide_id, error)
+            failures.append(Failure(state.slide_id, state.path, "finish", "", str(error)))
+    return samples, failures
+
+
+def _fit(
+    samples: dict[str, FloatArray], settings: Settings, models: dict[str, str], fit: str
+) -> Codebook:
+    limits, sizes = settings.clusters, {name: len(rows) for name, rows in samples.items()}
     asked = {"yes": True, "no": False}.get(limits.standardise)
     standardise = models["standardise"] == "yes" if asked is None else asked
-    log.info("k-means: %d clusters from %d cells of %d slides", limits.k, sum(sizes), len(sizes))
+    n_cells, n_slides = sum(sizes.values()), len(sizes)
+    log.info("k-means: %d clusters from %d cells of %d slides", limits.k, n_cells, n_slides)
     return fit_codebook(
-        np.concatenate(samples),
+        np.concatenate(list(samples.values())),
         limits,
         seed=settings.seed,
         encoder=(models["encoder_name"], models["encoder"]),
@@ -135,7 +153,7 @@ def _fit(
             "fit": fit,
             "seed": settings.seed,
             "standardised": standardise,
-            "slides": {s.slide_id: size for s, size in zip(with_cells, sizes, strict=True)},
+            "slides": sizes,
             "settings": limits.model_dump(mode="json"),
         },
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dask.system import cpu_count
-from distributed import Client, LocalCluster, SpecCluster
+from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
 
 from ccrl_wsi.errors import ConfigError
 from pipelines.machines import (
@@ -18,6 +21,8 @@ from pipelines.machines import (
     MachineSettings,
     SlurmMachine,
 )
+
+log = logging.getLogger("ccrl_wsi")
 
 CONNECT_SECONDS = 30
 ONE_THREAD = {
@@ -33,6 +38,16 @@ NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Any free port: another run on this computer has the usual one."""
 
 
+class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
+    """Ctrl-C reaches every process of a terminal; workers end when the driver does."""
+
+    def setup(self, worker: Any) -> None:
+        """Runs once in each worker."""
+        del worker
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]:
     """A client with at least one worker, and the resources a partition must ask for.
@@ -44,12 +59,18 @@ def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]
     """
     if isinstance(machine, AddressMachine):
         with _reach(machine.address) as client:
+            _say_if_nobody_works(client, machine.address)
             yield client, {"GPU": 1} if _announces_gpu(client) else {}
         return
     with _start(machine) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
-        yield client, {"GPU": 1} if has_gpu else {}
+        try:
+            yield client, {"GPU": 1} if has_gpu else {}
+        except KeyboardInterrupt:
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            raise
 
 
 def _start(machine: MachineSettings) -> SpecCluster:
@@ -144,6 +165,13 @@ def _wait_for_worker(client: Client, machine: MachineSettings) -> None:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS * 4)
     except TimeoutError:
         raise ConfigError("No Dask worker started. See the messages above.") from None
+
+
+def _say_if_nobody_works(client: Client, address: str) -> None:
+    if not client.nthreads():
+        log.warning(
+            "No worker yet at %s; waiting. Start one with `dask worker %s`.", address, address
+        )
 
 
 def _announces_gpu(client: Client) -> bool:

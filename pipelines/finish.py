@@ -11,9 +11,16 @@ import numpy as np
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.clusters.kmeans import assign
-from ccrl_wsi.config import Settings
+from ccrl_wsi.config import Settings, late_settings
 from ccrl_wsi.outputs.overlay import write_slide_overlay
-from ccrl_wsi.store import SlideStore, add_files, open_store, update_description, write_clusters
+from ccrl_wsi.store import (
+    SlideStore,
+    add_files,
+    open_store,
+    telling_damage,
+    update_description,
+    write_clusters,
+)
 
 ROWS = 16384
 """Cells in memory at once."""
@@ -49,20 +56,21 @@ def finish_slide(job: FinishJob) -> tuple[Path, ...]:
     StoreError
         If the store is damaged or cannot be written.
     """
+    with telling_damage(job.store):
+        return tuple(_finish(job))
+
+
+def _finish(job: FinishJob) -> list[Path]:
     codebook = load_codebook(job.codebook) if job.codebook else None
     names, colors = (codebook.names, codebook.colors) if codebook else ((), ())
     cluster, distance = _assign_all(open_store(job.store, unfinished=True), codebook)
     fingerprint = codebook.fingerprint if codebook else ""
-    said: dict[str, dict[str, Any]] = {"notes": job.notes, "settings": _late_settings(job.settings)}
+    said: dict[str, dict[str, Any]] = {"notes": job.notes, "settings": late_settings(job.settings)}
     write_clusters(job.store, cluster, distance, names, colors, fingerprint)
     update_description(job.store, said)
     files = write_slide_overlay(open_store(job.store), job.overlays, job.settings.overlay)
     add_files(job.store, "overlays", files)
-    return tuple(files)
-
-
-def _late_settings(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", include={"clusters", "overlay", "seed"})
+    return files
 
 
 def _assign_all(store: SlideStore, codebook: Codebook | None) -> tuple[IntArray, FloatArray]:

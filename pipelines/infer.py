@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import CcrlError
+from ccrl_wsi.errors import CcrlError, StoreError
+from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.store import StoreDescription, assemble_store
 from pipelines.executors import Executor, Outcome
@@ -138,6 +139,8 @@ class CohortRun:
         job = outcome.item
         if outcome.failed:
             stage = "assemble" if isinstance(job, AssembleJob) else "cells"
+            if isinstance(job, AssembleJob):
+                remove_damaged(job.parts)
             self._fail(job.slide_id, _path(job), stage, job.where, outcome.error, progress)
         elif isinstance(job, AssembleJob):
             self._finish(job, progress)
@@ -189,6 +192,15 @@ class CohortRun:
             return
         self.failures[slide_id] = Failure(slide_id, str(path), stage, where, message)
         progress.slide_failed(slide_id, message)
+
+
+def remove_damaged(parts: Sequence[Path]) -> None:
+    """Remove parts that cannot be read, so that the next run makes them again."""
+    for part in parts:
+        try:
+            read_part(part)
+        except StoreError:
+            part.unlink(missing_ok=True)
 
 
 def do_job(job: Job) -> Tally | int:

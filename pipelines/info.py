@@ -46,5 +46,5 @@ def _describe(source: SlideSource, settings: Settings) -> list[str]:
         f"  tissue      {tissue.area_um2 / 1e6:.3f} mm2",
         f"  worked on   {grid.width} x {grid.height} px at {grid.mpp:.4g} um per pixel",
     ]
-    warning = he_warning(thumbnail.rgb)
-    return [*lines, f"  warning     {warning}"] if warning else lines
+    warnings = [he_warning(thumbnail.rgb), "no tissue found" if tissue.is_empty else None]
+    return [*lines, *(f"  warning     {warning}" for warning in warnings if warning)]

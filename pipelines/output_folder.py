@@ -146,7 +146,13 @@ def _check_writable(root: Path) -> None:
 
 
 def _check_same(folder: OutputFolder, wanted: Mapping[str, Any]) -> None:
-    found = read_json(folder.run_file)
+    try:
+        found = read_json(folder.run_file)
+    except StoreError:
+        raise ConfigError(
+            f"{folder.run_file} is damaged, so nobody knows how the results beside it were made. "
+            "Give another folder with -o."
+        ) from None
     if found.get("layout") != LAYOUT_VERSION:
         raise ConfigError(
             f"{folder.root} was made by another version (layout {found.get('layout')}, "

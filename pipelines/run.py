@@ -7,22 +7,33 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
-from ccrl_wsi.config import Settings, with_absolute_paths
-from ccrl_wsi.errors import ClusterError
+from ccrl_wsi.config import (
+    Settings,
+    cell_settings,
+    differences,
+    late_settings,
+    with_absolute_paths,
+)
+from ccrl_wsi.errors import ClusterError, ConfigError
 from ccrl_wsi.records import SlideSource
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
+from pipelines.folder_lock import exclusive
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
-from pipelines.output_folder import OutputFolder, claim, open_output
+from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.progress import Progress
 from pipelines.summary import earlier_failures, write_summary
 
 log = logging.getLogger("ccrl_wsi")
+
+LATE_FILE = "cluster_settings.json"
+"""In the output folder: what `cluster` starts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ def run_cohort(
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
-    with open_executor(suited(machine, settings)) as executor:
+    with exclusive(folder.root), open_executor(suited(machine, settings)) as executor:
         log.info("%d slides on %s", len(sources), executor.description)
         run = CohortRun(folder, settings, models)
         began = time.monotonic()
@@ -73,11 +84,42 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         If ``out`` is not the output of a run.
     """
     folder = open_output(out)
-    before = earlier_failures(folder)
     settings = with_absolute_paths(settings)
-    with open_executor(machine) as executor:
+    if settings.clusters.codebook is not None:
+        models = read_json(folder.run_file)["models"]
+        given = load_codebook(settings.clusters.codebook)
+        given.check_encoder(models["encoder_name"], models["encoder"])
+    before = earlier_failures(folder)
+    with exclusive(folder.root), open_executor(machine) as executor:
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
     return RunResult(folder, tuple(failures))
+
+
+def settings_of_last_clusters(out: Path) -> dict[str, Any]:
+    """The seed, cluster and overlay settings that ``out`` was finished with."""
+    path = open_output(out).table(LATE_FILE)
+    if not path.is_file():
+        return {}
+    last = read_json(path)
+    last["clusters"]["codebook"] = None  # A codebook is applied when it is asked for.
+    return last
+
+
+def refuse_cell_settings(settings: Settings) -> None:
+    """Refuse settings that `cluster` cannot follow, because the cells are there already.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is not at its default.
+    """
+    changed = differences(cell_settings(Settings()), cell_settings(settings))
+    if changed:
+        names = ", ".join(sentence.partition(":")[0] for sentence in changed)
+        raise ConfigError(
+            f"`cluster` leaves nuclei and embeddings as they are, so it cannot follow {names}. "
+            "Give these to `run`, with another output folder."
+        )
 
 
 def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
@@ -104,6 +146,7 @@ def finish_cohort(
     """Clusters, overlays and tables of all slides that have cells; returns new failures."""
     codebook: Codebook | None = None
     new: list[Failure] = []
+    write_json(folder.table(LATE_FILE), late_settings(settings))
     try:
         codebook, new = cluster_cohort(folder, settings, executor)
     except ClusterError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ccrl_wsi.errors import StoreError
+from ccrl_wsi.store import open_store
 from pipelines.jobs import Tally
 from pipelines.output_folder import OutputFolder, read_json, write_json
+
+log = logging.getLogger("ccrl_wsi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,27 @@ def save_state(folder: OutputFolder, state: SlideState) -> None:
 
 
 def load_state(folder: OutputFolder, slide_id: str) -> SlideState | None:
-    """What is remembered of a slide; None where its cells are not in a store."""
+    """What is remembered of a slide; None where its cells are not in a sound store."""
     path = folder.state(slide_id)
-    if not path.is_file() or not folder.store(slide_id).is_dir():
+    if not path.is_file():
         return None
-    return _parse(read_json(path), path)
+    try:
+        state = _parse(read_json(path), path)
+        store = open_store(folder.store(slide_id), unfinished=True)
+    except StoreError as error:
+        log.warning("%s is done anew: %s", slide_id, error)
+        return None
+    return state if store.attrs["fingerprint"] == state.cells else None
+
+
+def known_slides(folder: OutputFolder) -> list[str]:
+    """Names of the slides that had cells once, whether they still have or not."""
+    return sorted(path.stem for path in (folder.root / "state").glob("*.json"))
 
 
 def load_states(folder: OutputFolder) -> list[SlideState]:
     """All slides of the folder that have cells, by name."""
-    names = sorted(path.stem for path in (folder.root / "state").glob("*.json"))
-    states = [load_state(folder, name) for name in names]
+    states = [load_state(folder, name) for name in known_slides(folder)]
     return [state for state in states if state is not None]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, telling_damage
 from pipelines.jobs import Failure, Tally
 from pipelines.output_folder import OutputFolder, write_json
 from pipelines.state import SlideState, load_states
+
+log = logging.getLogger("ccrl_wsi")
 
 
 def write_summary(
@@ -27,7 +31,7 @@ def write_summary(
     failed = {failure.slide_id for failure in failures if failure.stage == "finish"}
     if codebook is not None:
         finished = [s for s in states if s.finish and s.slide_id not in failed]
-        slides = [_composition(folder, state, codebook) for state in finished]
+        slides = [c for state in finished if (c := _composition(folder, state, codebook))]
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
     total = sum((state.tally for state in states), Tally())
     write_json(
@@ -92,7 +96,13 @@ def _write_failures(folder: OutputFolder, failures: Sequence[Failure]) -> None:
     write_table(path, list(asdict(failures[0])), rows)
 
 
-def _composition(folder: OutputFolder, state: SlideState, codebook: Codebook) -> Composition:
-    cluster = open_store(folder.store(state.slide_id)).obs("cluster")
+def _composition(folder: OutputFolder, state: SlideState, codebook: Codebook) -> Composition | None:
+    path = folder.store(state.slide_id)
+    try:
+        with telling_damage(path):
+            cluster = open_store(path).obs("cluster")
+    except StoreError as error:
+        log.error("%s", error)
+        return None
     counts = count_clusters(cluster, codebook.k)
     return Composition(state.slide_id, state.patient, state.group, state.tissue_mm2, counts)

@@ -8,8 +8,9 @@ from pathlib import Path
 from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.store import check_store, open_store
+from ccrl_wsi.store.damage import ADVICE
 from pipelines.output_folder import OutputFolder, open_output
-from pipelines.state import SlideState, load_states
+from pipelines.state import SlideState, known_slides, load_states
 
 
 def verify_output(out: Path) -> tuple[list[str], str]:
@@ -30,6 +31,9 @@ def verify_output(out: Path) -> tuple[list[str], str]:
         found = check_store(folder.store(state.slide_id))
         found = found or _check_against_state(folder, state, codebook)
         problems += [f"{state.slide_id}: {problem}" for problem in found]
+        if found and state.finish:
+            advice = ADVICE.format(store=folder.store(state.slide_id))
+            problems.append(f"{state.slide_id}: {advice}")
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
     return problems, f"{len(states)} slides, {n_cells} cells: {verdict}."
@@ -38,6 +42,11 @@ def verify_output(out: Path) -> tuple[list[str], str]:
 def _check_folder(folder: OutputFolder, states: list[SlideState]) -> list[str]:
     problems = []
     known = {state.slide_id for state in states}
+    problems += [
+        f"{name}: its store is missing or damaged. Run again: only this slide is done anew."
+        for name in known_slides(folder)
+        if name not in known
+    ]
     for store in sorted(folder.slides.glob("*.zarr")):
         if store.stem not in known:
             problems.append(f"{store.name} is not finished. Run the same command again.")

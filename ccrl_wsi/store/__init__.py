@@ -9,6 +9,7 @@ from ccrl_wsi.store.assemble import assemble_store
 from ccrl_wsi.store.attach import add_files, update_description
 from ccrl_wsi.store.check import check_store
 from ccrl_wsi.store.clusters import codebook_of, write_clusters
+from ccrl_wsi.store.damage import telling_damage
 from ccrl_wsi.store.ids import cell_uuids
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
@@ -27,6 +28,7 @@ __all__ = [
     "is_sealed",
     "open_store",
     "seal_store",
+    "telling_damage",
     "update_description",
     "write_clusters",
 ]

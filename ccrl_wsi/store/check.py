@@ -12,14 +12,13 @@ import shapely
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.store import layout
+from ccrl_wsi.store.damage import DAMAGE
 from ccrl_wsi.store.read import SlideStore, open_store
 from ccrl_wsi.store.seal import changed_files
 from ccrl_wsi.store.shapes import iterate_polygons, read_cell_ids
 
 _UUID5 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _ROWS = 16384
-# What zarr, pyarrow and shapely raise for damaged files.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, shapely.errors.ShapelyError)
 
 
 def check_store(path: Path) -> list[str]:
@@ -41,7 +40,7 @@ def check_store(path: Path) -> list[str]:
 def _guarded(check: Callable[[SlideStore], list[str]], store: SlideStore) -> list[str]:
     try:
         return check(store)
-    except (*_DAMAGE, StoreError) as error:
+    except (*DAMAGE, StoreError) as error:
         what = check.__name__.removeprefix("_check_")
         return [f"{what}: cannot be read ({type(error).__name__}: {error})"]
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.store.layout import SEAL
 
+BROKEN = f"{SEAL}.broken"
+"""The checksums before a change that is not finished."""
+
 
 def seal_store(path: Path, known: dict[str, str] | None = None) -> None:
     """Write the checksums of all files of the store ``path``, in one step.
@@ -26,6 +29,7 @@ def seal_store(path: Path, known: dict[str, str] | None = None) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path / SEAL)
+        (path / BROKEN).unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"Cannot seal {path}: {error.strerror or error}.") from error
 
@@ -36,13 +40,19 @@ def is_sealed(path: Path) -> bool:
 
 
 def break_seal(path: Path) -> dict[str, str]:
-    """Mark the store as unfinished; returns the checksums it had (none if it had no seal)."""
+    """Mark the store as unfinished; returns the checksums it had (none if it never had a seal).
+
+    They are kept until the next seal, so that nothing damaged meanwhile is sealed as sound.
+    """
+    seal, broken = path / SEAL, path / BROKEN
+    if seal.exists():
+        seal.replace(broken)
+    for leftover in path.rglob("*.partial"):  # zarr's, of a process that was killed
+        leftover.unlink()
     try:
-        known = read_seal(path)
+        return _read_sums(broken)
     except StoreError:
-        known = {}
-    (path / SEAL).unlink(missing_ok=True)
-    return known
+        return {}
 
 
 def read_seal(path: Path) -> dict[str, str]:
@@ -53,13 +63,9 @@ def read_seal(path: Path) -> dict[str, str]:
     StoreError
         If the store has no seal, or it is not readable.
     """
-    try:
-        sums = json.loads((path / SEAL).read_text(encoding="utf-8"))["sha256"]
-        return {str(name): str(value) for name, value in sums.items()}
-    except FileNotFoundError:
-        raise StoreError(f"{path} is not finished: run the same command again.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"The checksums of {path} cannot be read ({error}).") from error
+    if not (path / SEAL).is_file():
+        raise StoreError(f"{path} is not finished: run the same command again.")
+    return _read_sums(path / SEAL)
 
 
 def changed_files(path: Path) -> list[str]:
@@ -86,8 +92,16 @@ def without(sums: dict[str, str], touched: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _read_sums(file: Path) -> dict[str, str]:
+    try:
+        sums = json.loads(file.read_text(encoding="utf-8"))["sha256"]
+        return {str(name): str(value) for name, value in sums.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"The checksums in {file} cannot be read ({error}).") from error
+
+
 def _file_names(path: Path) -> list[str]:
-    own = {SEAL, f".{SEAL}.tmp"}
+    own = {SEAL, BROKEN, f".{SEAL}.tmp"}
     names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     return sorted(name for name in names if name not in own)
 

@@ -208,7 +208,7 @@ def test_too_few_cells_for_k_keeps_the_cells(run, slide_file, tmp_path, monkeypa
     code, said = run(slide_file, settings=(*few, "clusters.k=30"))
     assert code == 1
     assert "clusters.k=" in said
-    again = ["cluster", tmp_path / "out", *smoke_options("clusters.k=2")]
+    again = ["cluster", tmp_path / "out", "--set", "clusters.k=2"]
     assert call(monkeypatch, capfd, *again)[0] == 0
     assert verify_output(tmp_path / "out")[0] == []
 

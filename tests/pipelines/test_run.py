@@ -22,7 +22,12 @@ from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from pipelines.machines import AddressMachine, LocalMachine, SerialMachine
-from pipelines.run import cluster_again, run_cohort
+from pipelines.run import (
+    cluster_again,
+    refuse_cell_settings,
+    run_cohort,
+    settings_of_last_clusters,
+)
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
 from tests.small_checkpoints import WIDTHS, write_small_checkpoint
@@ -248,3 +253,85 @@ def test_a_deleted_overlay_is_written_again(slide_file, smoke, tmp_path):
     overlay.unlink()
     run_cohort(slides, tmp_path, smoke, SerialMachine())
     assert overlay.read_bytes() == before
+
+
+def test_a_damaged_slide_is_told_the_others_are_clustered_and_it_can_be_made_anew(
+    slide_file, smoke, tmp_path
+):
+    twin = tmp_path / "twin.tif"
+    shutil.copy(slide_file, twin)
+    slides = list_slides([str(slide_file), str(twin)])
+    out = tmp_path / "out"
+    run_cohort(slides, out, smoke, SerialMachine())
+    whole = files_of(out / "slides")
+    columns = out / "slides/twin.zarr/tables/cells/X/c"
+    chunk = next(path for path in columns.rglob("*") if path.is_file())
+    chunk.write_bytes(b"x" * chunk.stat().st_size)
+
+    problems = verify_output(out)[0]
+    assert any("twin.zarr and run again" in problem for problem in problems)
+    again = cluster_again(out, load_settings(overrides=[*SMOKE, "clusters.k=4"]), SerialMachine())
+    assert [failure.slide_id for failure in again.failures] == ["twin"]
+    assert "damaged" in again.failures[0].message
+    assert set(np.unique(open_store(out / "slides/drawn.zarr").obs("cluster"))) == {0, 1, 2, 3}
+
+    shutil.rmtree(out / "slides" / "twin.zarr")
+    assert any("twin" in problem for problem in verify_output(out)[0])
+    assert run_cohort(slides, out, smoke, SerialMachine()).exit_code == 0
+    assert files_of(out / "slides") == whole
+    assert verify_output(out)[0] == []
+
+
+@pytest.mark.parametrize("name", ["state/drawn.json", "slides/drawn.zarr/zarr.json"])
+def test_a_damaged_record_is_made_anew_by_the_same_command(
+    slide_file, smoke, serial, tmp_path, name
+):
+    run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
+    (tmp_path / name).write_text("{")
+    assert (
+        run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine()).exit_code == 0
+    )
+    assert_same_results(serial, tmp_path)
+
+
+def test_a_part_with_changed_bytes_heals_with_the_next_run(slide_file, smoke, serial, tmp_path):
+    slides = list_slides([str(slide_file)])
+    process = start(slide_file, tmp_path)
+    parts = tmp_path / "work" / "drawn" / "parts"
+    while len(list(parts.glob("p*.npz"))) < 3:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    part = sorted(parts.glob("p*.npz"))[0]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    part.write_bytes(bytes(content))
+    first = run_cohort(slides, tmp_path, smoke, SerialMachine())
+    if first.failures:
+        assert run_cohort(slides, tmp_path, smoke, SerialMachine()).exit_code == 0
+    assert_same_results(serial, tmp_path)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(slide_file, smoke, tmp_path):
+    process = start(slide_file, tmp_path)
+    while not list((tmp_path / "work" / "drawn" / "parts").glob("p*.npz")):
+        time.sleep(0.005)
+        assert process.poll() is None
+    with pytest.raises(ConfigError, match=rf"process {process.pid} .* is working in"):
+        run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
+    assert process.wait(timeout=240) == 0
+    assert verify_output(tmp_path)[0] == []
+
+
+def test_clustering_again_keeps_what_is_not_named(slide_file, tmp_path):
+    first = load_settings(overrides=[*SMOKE, "seed=3", "overlay.points_above=5"])
+    run_cohort(list_slides([str(slide_file)]), tmp_path, first, SerialMachine())
+    kept = load_settings(overrides=["clusters.k=4"], base=settings_of_last_clusters(tmp_path))
+    assert (kept.seed, kept.overlay.points_above, kept.clusters.n_init) == (3, 5, 2)
+    assert kept.clusters.k == 4
+
+
+def test_clustering_refuses_settings_of_cells():
+    refuse_cell_settings(load_settings(overrides=["clusters.k=4", "overlay.points_above=5"]))
+    with pytest.raises(ConfigError, match=r"cannot follow tiles\.mpp"):
+        refuse_cell_settings(load_settings(overrides=["tiles.mpp=0.1"]))
