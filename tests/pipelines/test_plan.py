@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 
 import pytest
 
 from ccrl_wsi.config import load_settings
-from ccrl_wsi.errors import StoreError
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.store import assemble_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines.jobs import Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.plan import committed_tally, halo_px, identify_slide, job_of, plan_slide
-from pipelines.state import SlideState, load_state, load_states, save_state
-from tests.drawn_cells import draw_cells
+from pipelines.state import SlideState, known_slides, load_state, load_states, save_state
+from tests.drawn_cells import describe_store, draw_cells
 from tests.pipelines.conftest import SMOKE
 
 
@@ -93,24 +94,41 @@ def test_a_committed_part_counts_only_with_the_same_fingerprint(source, smoke, t
 
 
 def make_state(slide_id):
-    return SlideState(slide_id, "a.svs", "P1", None, 0.25, "cells", 1.5, Tally(7), ("a warning",))
+    return SlideState(slide_id, "a.svs", "P1", None, 0.25, "f00d", 1.5, Tally(7), ("a warning",))
 
 
-def test_a_state_comes_back_as_it_was_saved_while_there_is_a_store(tmp_path):
+def make_store(folder, slide_id):
+    part = folder.root / f"{slide_id}.npz"
+    write_part(part, draw_cells(7), {"fingerprint": "f00d"})
+    folder.slides.mkdir(exist_ok=True)
+    assemble_store(folder.store(slide_id), [part], describe_store(slide_id))
+
+
+def test_a_state_comes_back_as_it_was_saved_while_its_store_is_there(tmp_path):
     folder = OutputFolder(tmp_path)
     for name in ("b", "a"):
         save_state(folder, make_state(name))
     assert load_states(folder) == []
+    assert known_slides(folder) == ["a", "b"]
     for name in ("b", "a"):
-        folder.store(name).mkdir(parents=True)
+        make_store(folder, name)
     assert load_states(folder) == [make_state("a"), make_state("b")]
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_a_state_does_not_count_for_a_store_of_other_cells(tmp_path):
     folder = OutputFolder(tmp_path)
-    folder.store("a").mkdir(parents=True)
+    make_store(folder, "a")
+    save_state(folder, replace(make_state("a"), cells="other"))
+    assert load_state(folder, "a") is None
+
+
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_a_damaged_state_is_told_and_does_not_count(tmp_path, caplog, monkeypatch, text):
+    folder = OutputFolder(tmp_path)
+    make_store(folder, "a")
     save_state(folder, make_state("a"))
-    for text in ("{", "{}"):
-        folder.state("a").write_text(text)
-        with pytest.raises(StoreError, match=r"a\.json.*Delete it and run again"):
-            load_state(folder, "a")
+    folder.state("a").write_text(text)
+    monkeypatch.setattr(logging.getLogger("ccrl_wsi"), "propagate", True)
+    assert load_state(folder, "a") is None
+    assert "a is done anew" in caplog.text
+    assert "a.json" in caplog.text
