@@ -113,10 +113,27 @@ def open_output(root: Path) -> OutputFolder:
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Write ``tree`` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(tree, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or does not allow it.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write {path}: {error.strerror}. Free some space, then run the same command "
+            "again: what is finished stays."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

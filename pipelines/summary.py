@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.jobs import Failure, Tally
-from pipelines.output_folder import OutputFolder, write_json
+from pipelines.output_folder import OutputFolder, write_json, write_text
 from pipelines.state import SlideState, load_states
 
 log = logging.getLogger("ccrl_wsi")
@@ -61,12 +62,11 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    temporary.replace(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
 import os
 import shutil
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ccrl_wsi.errors import StoreError
 from pipelines import cli
+from pipelines.output_folder import write_text
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
 
@@ -232,3 +235,15 @@ def test_a_folder_that_is_no_output_is_told(monkeypatch, capfd, tmp_path, comman
     code, said = call(monkeypatch, capfd, command, tmp_path)
     assert code == 2
     assert "run.json" in said
+
+
+def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, monkeypatch):
+    def is_full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_text(tmp_path / "slides.csv", "before\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", is_full)
+        with pytest.raises(StoreError, match=r"slides\.csv: No space left.*finished stays"):
+            write_text(tmp_path / "slides.csv", "after\n")
+    assert (tmp_path / "slides.csv").read_text() == "before\n"
