@@ -48,7 +48,7 @@ def list_slides(arguments: Sequence[str]) -> list[SlideSource]:
 
 def safe_name(name: str) -> str:
     """``name`` with nothing but letters, digits, ``-`` and ``_``: ``a b (1)`` gives ``a_b_1``."""
-    return re.sub(r"[^\w-]+", "_", name).strip("_") or "slide"
+    return re.sub(r"[^\w-]+", "_", name).strip("_-") or "slide"
 
 
 def _source(path: Path) -> SlideSource:

@@ -127,3 +127,7 @@ def test_a_faulty_table_says_what_and_where(folder, text, sentence):
 def test_a_missing_table_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="Cannot read the slide list"):
         list_slides([str(tmp_path / "gone.csv")])
+
+
+def test_a_name_never_looks_like_an_option():
+    assert safe_name("--help") == "help"
