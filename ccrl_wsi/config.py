@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -27,6 +27,7 @@ class Section(BaseModel):
 
 
 Positive = Annotated[float, Field(gt=0)]
+Tree = TypeVar("Tree", bound=Section)
 
 
 class SlideSettings(Section):
@@ -255,6 +256,16 @@ def load_settings(
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
+    """The settings of a run: :func:`load_tree` of :class:`Settings`."""
+    return load_tree(Settings, files, overrides, base)
+
+
+def load_tree(
+    kind: type[Tree],
+    files: Iterable[Path] = (),
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Tree:
     """Merge defaults, YAML ``files`` (later ones win) and ``overrides`` such as ``tiles.mpp=0.5``.
 
     ``base`` is a tree that stands between the defaults and the files.
@@ -270,7 +281,7 @@ def load_settings(
     for override in overrides:
         _merge(tree, _parse_override(override))
     try:
-        return Settings.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 

@@ -1,0 +1,1 @@
+"""Training: contrastive learning of cell representations."""

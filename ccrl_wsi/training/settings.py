@@ -1,0 +1,179 @@
+"""The settings of a training: one frozen tree, like that of a run.
+
+Defaults are those of the CCRL paper (Nakhli et al., Contrastive Cell Representation Learning,
+2022) on CoNSeP. What the paper does not print comes from the code of its authors' next work
+(VOLTA); what goes beyond the paper is off unless asked for, and names its source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ccrl_wsi.config import Positive, Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class DataSettings(Section):
+    """Which nuclei. The form of the files is told, never guessed."""
+
+    kind: Literal["consep", "nucls", "label_maps", "run"] = Field(
+        "consep",
+        description="consep; nucls: corrected single-rater; label_maps: images/ and labels/; "
+        "run: crops that `ccrl-wsi run --set crops.keep=true` kept.",
+    )
+    path: Path = Field(Path("data/consep"), description="The folder that was unpacked.")
+    split: Literal["train", "test", "all"] = Field(
+        "train", description="consep, nucls: which part."
+    )
+    classes: Literal["merged", "official"] = Field(
+        "merged",
+        description="consep: whether type_map holds the 4 merged classes or the 7 of the release, "
+        "which are merged on reading.",
+    )
+    fold: int = Field(1, ge=1, le=5, description="nucls: the official fold, by hospital.")
+    mpp: Positive | None = Field(
+        None, description="Um per pixel of the images; needed by label_maps, else the data set's."
+    )
+    scale: Positive = Field(2.0, description="Window side / long side of the nucleus' box.")
+    size_px: int = Field(32, ge=8, description="Side of the crop after resizing.")
+    max_per_slide: int | None = Field(
+        None, ge=1, description="run: at most so many cells of a slide, drawn by seed."
+    )
+    cache: Path | None = Field(
+        None, description="Folder for crops once cut, so that a second run starts at once."
+    )
+
+
+class NetworkSettings(Section):
+    """Backbone and heads."""
+
+    architecture: str = Field("preact_resnet18", description="The backbone.")
+    widths: tuple[int, ...] = Field((64, 128, 256, 512), description="Channels of its stages.")
+    stem_stride: int = Field(1, ge=1, le=2, description="2: a quarter of the cost; not the paper.")
+    projector: tuple[int, int] = Field((128, 64), description="Hidden and output width.")
+    predictor: int | None = Field(
+        32, ge=1, description="Hidden width of the prediction head; null: none (Table 3)."
+    )
+
+
+class ViewSettings(Section):
+    """How two views of a crop are made; p is the share of views a change is applied to."""
+
+    cropped: Literal["one", "both", "none"] = Field(
+        "one", description="one: the local-global connection; both: without it (Table 3)."
+    )
+    crop_area: Range = Field((0.2, 1.0), description="Share of the area that a local view shows.")
+    crop_ratio: Range = Field((0.75, 4 / 3), description="Width / height of a local view.")
+    p_jitter: Share = 0.8
+    brightness: float = Field(0.4, ge=0, description="Factor 1 - x to 1 + x.")
+    contrast: float = Field(0.4, ge=0, description="Likewise.")
+    saturation: float = Field(0.4, ge=0, description="Likewise.")
+    hue: float = Field(0.1, ge=0, le=0.5, description="Shift of -x to x turns.")
+    p_grey: Share = 0.2
+    p_blur: Share = 0.5
+    blur_px: Range = Field((0.1, 2.0), description="Sigma of the blur.")
+    p_flip: Share = Field(0.5, description="Of each of the two flips.")
+    p_rotate: Share = 0.5
+    rotate_deg: float = Field(180.0, ge=0, le=180, description="Angle -x to x.")
+    p_stain: Share = Field(
+        0.0, description="Share with haematoxylin and eosin changed (Tellez et al. 2018)."
+    )
+    stain_sigma: float = Field(
+        0.05, ge=0, description="Each stain's density times 1 +- this, plus +- this."
+    )
+
+
+class LossSettings(Section):
+    """What views are asked to agree on."""
+
+    kind: Literal["info_nce", "byol"] = Field(
+        "info_nce", description="byol: no negatives (Grill et al. 2020)."
+    )
+    temperature: Positive = 0.07
+    symmetric: bool = Field(
+        False,
+        description="Each view once query and once key, as in VOLTA; false: the local view asks, "
+        "the whole view answers, as in the paper's Eq. 2.",
+    )
+    queue_size: int = Field(65_536, ge=1, description="Keys of whole views kept as negatives.")
+    batch_negatives: bool = Field(False, description="Other keys of the batch too, as in VOLTA.")
+    mask_own: bool = Field(False, description="A cell's own older keys are no negatives of it.")
+    debias: float = Field(
+        0.0, ge=0, lt=1, description="Share of negatives of the same class (Chuang et al. 2020)."
+    )
+    prototypes: int | None = Field(
+        None, ge=2, description="Clusters of a prototype term (ProPos, Huang et al. 2022)."
+    )
+    prototype_weight: float = Field(0.1, ge=0)
+    prototype_temperature: Positive = 0.5
+    prototype_from_epoch: int = Field(0, ge=0, description="First epoch with the prototype term.")
+
+
+class ScheduleSettings(Section):
+    """Optimiser and time."""
+
+    epochs: Positive = Field(500, description="Passes over the data.")
+    batch_size: int = Field(1024, ge=2, description="Of all processes together.")
+    learning_rate: Positive = 1e-3
+    weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup_epochs: float = Field(10, ge=0)
+    momentum: Share = Field(0.999, description="Of the key network, at the start.")
+    last_momentum: Share = Field(0.999, description="At the end; cosine between.")
+    balance: Literal["none", "slides"] = Field(
+        "none", description="slides: every slide is drawn from equally often."
+    )
+
+
+class ExportSettings(Section):
+    """The encoder that comes out."""
+
+    name: str = Field("ccrl", min_length=1, description="As it is called in results.")
+    network: Literal["momentum", "query"] = Field(
+        "momentum", description="momentum: ensembling; query: without it (Table 3)."
+    )
+    size_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Log of the nucleus' area as one more dimension; 1: as strong as all others.",
+    )
+    half: bool = Field(False, description="Store 16-bit weights: half the file.")
+
+
+class TrainComputeSettings(Section):
+    """The machine."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where CUDA has it."
+    )
+    compile: bool = Field(False, description="torch.compile the encoders.")
+    save_every_minutes: Positive = 5.0
+    log_every_steps: int = Field(10, ge=1)
+
+
+class TrainSettings(Section):
+    """Everything a training can be told."""
+
+    seed: int = Field(0, ge=0)
+    data: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    views: ViewSettings = ViewSettings()
+    loss: LossSettings = LossSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    export: ExportSettings = ExportSettings()
+    compute: TrainComputeSettings = TrainComputeSettings()
+
+    @model_validator(mode="after")
+    def _no_negatives_without_a_queue_of_them(self) -> TrainSettings:
+        if self.loss.kind == "byol" and self.network.predictor is None:
+            raise ValueError(
+                "loss.kind=byol needs the prediction head: without it all cells become one point. "
+                "Set network.predictor"
+            )
+        return self
