@@ -23,3 +23,7 @@ class StoreError(CcrlError):
 
 class ClusterError(CcrlError):
     """Cells cannot be clustered as asked, or a codebook does not fit them."""
+
+
+class EvaluationError(CcrlError):
+    """Embeddings cannot be scored: labels, classes or cells are missing."""
