@@ -102,6 +102,20 @@ class CropSet:
         )
 
 
+def channel_statistics(crops: ByteArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation (channels,) float64 of crops (n, side, side, channels) uint8.
+
+    On a scale of 0..1; the same whatever the order of the crops. A channel that hardly changes
+    has the deviation of one grey level, so that dividing by it stays possible.
+    """
+    planes = [np.bincount(crops[..., c].ravel(), minlength=256) for c in range(crops.shape[3])]
+    counts, level = np.stack(planes), np.arange(256) / 255
+    n = counts.sum(axis=1)
+    mean = counts @ level / n
+    variance = (counts * (level - mean[:, None]) ** 2).sum(axis=1) / n
+    return mean, np.maximum(np.sqrt(variance), 1 / 255)
+
+
 PER_CROP = ("crops", "measurements", "source", "label")
 """The fields with one entry a crop."""
 

@@ -101,6 +101,14 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def copy_from_first(values: Tensor) -> Tensor:
+    """The first process' ``values``, in all of them. Alone, ``values``."""
+    if are_together():
+        values = values.clone()
+        dist.broadcast(values, src=0)
+    return values
+
+
 def _own_gpu(device: str, world: World) -> int:
     number = int(os.environ["LOCAL_RANK"])
     if device != "cuda" and world.size > 1:
