@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ccrl_wsi.evaluation.labelled_images import read_consep
+from ccrl_wsi.datasets.consep import read_consep
 from ccrl_wsi.evaluation.segmentation_scores import count_overlaps
 from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
 from ccrl_wsi.nuclei.hovernet_maps import HoVerMaps, imitate_network, scatter_nuclei
@@ -53,7 +53,7 @@ def draw(side: int, rng: np.random.Generator) -> np.ndarray:
 
 def lay_consep(folder: Path, side: int) -> np.ndarray:
     """Labels of CoNSeP's images in rows and columns, cut to ``side``."""
-    images = read_consep(folder, "Test")
+    images = read_consep(folder, "test")
     sheet = np.zeros((-(-side // 1000) * 1000,) * 2, np.int32)
     for top in range(0, side, 1000):
         for left in range(0, side, 1000):

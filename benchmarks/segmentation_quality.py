@@ -32,12 +32,10 @@ import numpy as np
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.config import NucleiSettings
-from ccrl_wsi.evaluation.labelled_images import (
-    LabelledImage,
-    read_consep,
-    read_monuseg,
-    read_tnbc,
-)
+from ccrl_wsi.datasets.consep import read_consep
+from ccrl_wsi.datasets.labelled_image import LabelledImage
+from ccrl_wsi.datasets.monuseg import read_monuseg
+from ccrl_wsi.datasets.tnbc import read_tnbc
 from ccrl_wsi.evaluation.segmentation_scores import SegmentationScores, score_segmentation
 from ccrl_wsi.interfaces import Segmenter
 from ccrl_wsi.nuclei.watershed import Watershed
@@ -48,8 +46,8 @@ SEGMENTERS: dict[str, Callable[[NucleiSettings], Segmenter]] = {
     "watershed": lambda settings: Watershed(settings.watershed)
 }
 DATA_SETS: dict[str, Callable[[Path], Iterator[LabelledImage]]] = {
-    "CoNSeP test": lambda data: read_consep(data / "consep", "Test"),
-    "CoNSeP train": lambda data: read_consep(data / "consep", "Train"),
+    "CoNSeP test": lambda data: read_consep(data / "consep", "test"),
+    "CoNSeP train": lambda data: read_consep(data / "consep", "train"),
     "MoNuSeg train (8)": lambda data: read_monuseg(data / "monuseg_train"),
     "TNBC": lambda data: read_tnbc(data / "tnbc"),
 }

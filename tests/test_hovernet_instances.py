@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccrl_wsi.evaluation.labelled_images import read_consep
+from ccrl_wsi.datasets.consep import read_consep
 from ccrl_wsi.evaluation.segmentation_scores import count_overlaps
 from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
 from ccrl_wsi.nuclei.hovernet_maps import ideal_maps, imitate_network, scatter_nuclei
@@ -63,7 +63,7 @@ def test_drawn_nuclei_come_out_as_from_the_reference(reference, side_px):
 
 @pytest.mark.data
 def test_consep_nuclei_come_out_as_from_the_reference(reference, data_dir):
-    image = next(read_consep(data_dir / "consep", "Test"))
+    image = next(read_consep(data_dir / "consep", "test"))
     rng = np.random.default_rng(0)
     maps = imitate_network(image.labels, rng)
     assert_same_as(reference, maps, rng)
@@ -72,7 +72,7 @@ def test_consep_nuclei_come_out_as_from_the_reference(reference, data_dir):
 
 @pytest.mark.data
 def test_a_fixed_range_changes_no_more_nuclei_than_another_tile_does(data_dir):
-    image = next(read_consep(data_dir / "consep", "Test"))
+    image = next(read_consep(data_dir / "consep", "test"))
     maps = imitate_network(image.labels, np.random.default_rng(0))
 
     by_tile = extract_instances(*maps, gradient_range=None)
