@@ -1,0 +1,102 @@
+"""The paper's network before any training: what its architecture alone makes of a crop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.crop_set import CropSet
+from ccrl_wsi.seeding import rng_for
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelScale:
+    """Mean and standard deviation of each colour channel, on a scale of 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Untrained:
+    """A network with random weights as PyTorch draws them, in evaluation mode.
+
+    Its batch normalisation has seen nothing, so it only scales by its initial values, mean 0 and
+    variance 1. Equal seeds give equal weights, whatever else draws random numbers.
+
+    Parameters
+    ----------
+    build
+        Makes the network: images (b, channels, side, side) to vectors (b, ``n_dimensions``).
+    scale
+        Pixels are normalised with it, as a trained encoder's would be.
+    seed
+        Of the weights.
+    device
+        As PyTorch names it.
+    batch_size
+        Crops the network takes at once.
+    """
+
+    name = "untrained"
+    standardise = False
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        scale: ChannelScale,
+        seed: int,
+        device: str = "cpu",
+        batch_size: int = 1024,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng_for(seed, "untrained weights").integers(2**63)))
+            network = build().eval()
+        self.n_dimensions = cast(int, network.n_dimensions)
+        self.fingerprint = _fingerprint(network, scale)
+        self._network, self._device = network.to(device), torch.device(device)
+        self._scale, self._batch_size = scale, batch_size
+
+    def __call__(self, crops: ByteArray, measurements: FloatArray) -> FloatArray:
+        """Embeddings (n, d) float32 of ``crops`` (n, side, side, channels) uint8."""
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=self._device).view(1, -1, 1, 1)
+            for v in (self._scale.mean, self._scale.std)
+        )
+        vectors = np.empty((len(crops), self.n_dimensions), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(crops), self._batch_size):
+                batch = torch.tensor(crops[start : start + self._batch_size]).to(self._device)
+                found = self._network((batch.permute(0, 3, 1, 2).float() / 255 - mean) / std)
+                vectors[start : start + self._batch_size] = found.float().cpu().numpy()
+        return vectors
+
+
+def channel_scale(crops: CropSet) -> ChannelScale:
+    """Mean and standard deviation of the channels over all pixels of ``crops``.
+
+    A channel without spread gets 1, so that nothing is divided by zero.
+    """
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(crops.n_channels):
+        values = crops.crops[..., channel].ravel()
+        share = np.bincount(values, minlength=256) / max(1, len(values))
+        centre = float(share @ levels)
+        spread = float(np.sqrt(share @ (levels - centre) ** 2))
+        mean.append(centre)
+        std.append(spread if spread > 1e-6 else 1.0)
+    return ChannelScale(tuple(mean), tuple(std))
+
+
+def _fingerprint(network: nn.Module, scale: ChannelScale) -> str:
+    digest = hashlib.sha256(repr(scale).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
