@@ -2,9 +2,10 @@
 
 VOLTA, whose code shows the order the paper does not print, cuts, jitters, greys, blurs, flips
 and rotates. Here everything that moves pixels is done first, in one resampling. Flips commute
-with all the rest, and so does what treats each pixel alone but for the clamping; a difference
-remains where the mean grey of the contrast and the blur see the rotated crop's mirrored corners.
-It is far below that between any two views (``tests/test_views.py`` measures it).
+with all the rest; a rotation nearly does: clamping and hue are not linear, and contrast and blur
+see the rotated crop's mirrored corners. On crops of CoNSeP the difference is 0.0012 of full light
+on average for whole views and 0.0018 for local ones, there with one resampling less; two views of
+one crop differ by 0.20.
 """
 
 from __future__ import annotations
