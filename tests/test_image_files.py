@@ -47,6 +47,37 @@ def test_colours_of_16_bits_are_refused(tmp_path):
         read_rgb(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+def test_a_file_that_is_cut_off_is_never_filled_up(tmp_path, suffix, share):
+    path = tmp_path / f"a{suffix}"
+    save_image(path, np.random.default_rng(1).integers(0, 256, (90, 80, 3), dtype=np.uint8))
+    assert read_rgb(path).shape == (90, 80, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_colours_and_numbers_of_a_tiff_that_is_cut_off_are_refused(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    for values in (np.arange(9000).reshape(90, 100), np.zeros((90, 80, 3))):
+        dtype = np.uint8 if values.ndim == 3 else np.uint16
+        tifffile.imwrite(path, values.astype(dtype), compression=compression, rowsperstrip=10)
+        read = read_rgb if values.ndim == 3 else read_label_map
+        np.testing.assert_array_equal(read(path), values)
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(StoreError, match="cannot be read"):
+            read(path)
+
+
+def test_a_jpeg_keeps_its_colours_in_order(tmp_path):
+    red = np.full((16, 16, 3), (200, 60, 20), np.uint8)
+    save_image(tmp_path / "a.jpg", red)
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - red).max() < 4
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"x" * 40])
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
 def test_what_is_no_image_is_one_store_error(tmp_path, name, content):

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
+from PIL import Image
 
 from ccrl_wsi.arrays import AnyArray, ByteArray, IntArray
 from ccrl_wsi.datasets.labelled_image import LabelledImage
@@ -17,8 +18,10 @@ from ccrl_wsi.errors import StoreError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 TIFF = (".tif", ".tiff")
+JPEG = (".jpg", ".jpeg")
 MPP_40X = 0.25
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, tifffile.TiffFileError)
+# Pillow, tifffile, its codecs, OpenCV and NumPy report damage in all these ways.
+_DAMAGE = (OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, cv2.error)
 _LARGEST_ID = np.iinfo(np.int32).max
 
 
@@ -77,10 +80,10 @@ def read_rgb(path: Path) -> ByteArray:
     StoreError
         If the file is unreadable or not 8 bits deep.
     """
-    pixels = _read_pixels(path)
+    pixels = _read_bytes(path)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
-    return _reversed_channels(path, pixels)
+    return _three_channels(path, pixels)
 
 
 def read_channels(path: Path) -> ByteArray:
@@ -91,7 +94,7 @@ def read_channels(path: Path) -> ByteArray:
     StoreError
         If the file is unreadable, grey, or not 8 bits deep.
     """
-    return _reversed_channels(path, _read_pixels(path))
+    return _three_channels(path, _read_bytes(path))
 
 
 def read_label_map(path: Path) -> IntArray:
@@ -102,18 +105,7 @@ def read_label_map(path: Path) -> IntArray:
     StoreError
         If the file is unreadable or holds anything but whole numbers from 0.
     """
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        elif suffix in TIFF:
-            values = tifffile.imread(path)
-        else:
-            values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except _DAMAGE as error:
-        raise unreadable(path, error) from error
-    if values is None:
-        raise unreadable(path)
+    values = _read_any(path)
     if values.dtype.kind not in "iu":
         raise StoreError(
             f"{path} holds {values.dtype} values; a label map holds whole numbers, one a nucleus. "
@@ -215,21 +207,46 @@ def unreadable(path: Path, error: Exception | None = None) -> StoreError:
     return StoreError(f"{path} cannot be read{reason}. Is the data set whole?")
 
 
-def _read_pixels(path: Path) -> ByteArray:
+def _read_any(path: Path) -> AnyArray:
+    """What the file holds, with channels last and in the order red, green, blue."""
+    suffix = path.suffix.lower()
     try:
+        if suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if suffix in TIFF:
+            return _read_tiff(path)
+        if suffix in JPEG:
+            # OpenCV fills up a file that is cut off, and says nothing.
+            with Image.open(path) as image:
+                return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+        # Pillow would take away half of 16 bits, and says nothing.
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
+    except _DAMAGE as error:
         raise unreadable(path, error) from error
     if pixels is None:
         raise unreadable(path)
+    is_coloured = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    values: AnyArray = pixels[..., 2::-1] if is_coloured else pixels
+    return values
+
+
+def _read_tiff(path: Path) -> AnyArray:
+    values: AnyArray = np.asarray(tifffile.imread(path))
+    if not values.size:
+        raise ValueError("it holds no image")  # tifffile says nothing of a lost directory
+    return values
+
+
+def _read_bytes(path: Path) -> ByteArray:
+    pixels = _read_any(path)
     if pixels.dtype != np.uint8:
         raise StoreError(
             f"{path} has {pixels.dtype} pixels; colours have 8 bits. Save it with 8 bits."
         )
-    return np.asarray(pixels)
+    return pixels
 
 
-def _reversed_channels(path: Path, pixels: ByteArray) -> ByteArray:
+def _three_channels(path: Path, pixels: ByteArray) -> ByteArray:
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         raise StoreError(f"{path} has the shape {pixels.shape}; it should have three channels.")
-    return np.ascontiguousarray(pixels[..., 2::-1])
+    return np.ascontiguousarray(pixels[..., :3])
