@@ -5,6 +5,7 @@ Everything heavy is imported when a command runs, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -166,6 +167,72 @@ def doctor(
     checks = diagnose(out)
     typer.echo(render(checks))
     raise typer.Exit(1 if any(check.state == "fail" for check in checks) else 0)
+
+
+@app.command()
+def train(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the encoder; a begun one is continued.")
+    ],
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder: short for --set data.path=.")
+    ] = None,
+) -> None:
+    """Train an encoder without labels. Resumable; under torchrun on several GPUs."""
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.training.settings import TrainSettings
+    from pipelines.train import train_encoder
+
+    overrides = [*set_, *([f"data.path={data}"] if data else [])]
+    settings = load_tree(TrainSettings, [find_config(file) for file in config], overrides)
+    trained = train_encoder(settings, out)
+    typer.echo(f"{trained.encoder}: {trained.n_steps} steps on {trained.n_crops} crops")
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],
+    encoders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="morphology, pixels, untrained, or CCRL checkpoints (.safetensors).",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder: short for --set data.path=.")
+    ] = None,
+    on_train: Annotated[
+        bool,
+        typer.Option("--on-train", help="Fit and score on the training cells only, to choose by."),
+    ] = False,
+) -> None:
+    """Judge encoders by classes that people gave to nuclei, as in the CCRL paper.
+
+    Never choose a checkpoint or a setting by its score on the test cells: it would have learnt
+    from their labels. Choose with --on-train, which does not open the test images.
+    """
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from pipelines.evaluate import evaluate as evaluate_
+    from pipelines.evaluation_report import write_report
+
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
+    overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
+    overrides += ["on_train=true"] if on_train else []
+    settings = load_tree(EvaluateSettings, [find_config(file) for file in config], overrides)
+    evaluation = evaluate_(settings)
+    write_report(evaluation, out)
+    typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
+    raise typer.Exit(evaluation.exit_code)
 
 
 @app.command("config")

@@ -9,11 +9,15 @@ import pytest
 import yaml
 
 from ccrl_wsi import config_files
-from ccrl_wsi.config import Settings, load_settings
+from ccrl_wsi.config import Settings, load_tree
 from ccrl_wsi.config_files import config_dir, config_names, find_config
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.training.settings import TrainSettings
 from pipelines.machines import load_machine
 
+SETTINGS_OF = {"infer": Settings, "train": TrainSettings, "evaluate": EvaluateSettings}
+"""What the files of a folder are settings of."""
 SPELLINGS = ["infer/20x", "infer/20x.yaml", "configs/infer/20x.yaml", "configs/infer/20x"]
 
 
@@ -58,7 +62,8 @@ def test_a_bundled_file_says_its_purpose_and_command_and_loads(name):
     if name.startswith("machine/"):
         assert load_machine(name).kind == name.removeprefix("machine/")
     else:
-        assert isinstance(load_settings([file]), Settings)
+        kind = SETTINGS_OF[name.split("/")[0]]
+        assert isinstance(load_tree(kind, [file]), kind)
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("infer/")])
