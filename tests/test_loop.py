@@ -237,3 +237,14 @@ def test_only_the_first_process_speaks_and_saves():
     notes = Notes()
     train(Recorder(), batches(), 5, world=World(1, 2), hooks=notes.hooks)
     assert (notes.saved, notes.steps, notes.readings) == ([], [], [])
+
+
+def test_a_job_that_ignores_ctrl_c_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        notes = Notes()
+        train(Recorder(at_step={5: press()}), batches(), 10, hooks=notes.hooks)
+        assert notes.saved_at == [10]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

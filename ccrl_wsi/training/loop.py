@@ -7,7 +7,8 @@ and on whether somebody asked to stop. So no process waits for one that has left
 Ctrl-C (SIGINT) and SIGTERM: one process finishes its step; several go on to the next reading, where
 they agree to stop. Then the first saves, and all raise ``KeyboardInterrupt`` or
 ``SystemExit(143)``. In one process a second signal stops at once, without saving. torchrun passes
-the signal on to all processes and ends those that are still there after 30 seconds.
+the signal on to all processes and ends those that are still there after 30 seconds. An error that
+only one process meets, such as a full disk, leaves the others waiting until torchrun ends them.
 """
 
 from __future__ import annotations

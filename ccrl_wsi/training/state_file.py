@@ -62,11 +62,12 @@ def save_state(
         _flush(unfinished)
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
         raise ModelError(
             f"The training's state cannot be written to {path} ({error}). Make room or allow "
             "writing there, and start again: the state that was saved last is as it was."
         ) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> SavedState:

@@ -38,7 +38,9 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         # Python hears signals in its main thread only; elsewhere nobody asks.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in _HEARD}
+            # A job in the background may have been told to ignore Ctrl-C.
+            heard = [n for n in _HEARD if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(
