@@ -53,6 +53,20 @@ def test_half_precision_vectors_come_out_at_length_one():
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-8])
+def test_a_vector_without_direction_is_zero_and_gets_no_gradient(length):
+    vectors = torch.tensor([[length, 0.0], [3.0, 4.0]], requires_grad=True)
+
+    found = unit(vectors)
+    found[:, 1].sum().backward()
+
+    assert found[0].tolist() == [0, 0]
+    assert found[1].tolist() == pytest.approx([0.6, 0.8])
+    assert vectors.grad[0].tolist() == [0, 0]
+    # d(y / r) / dx = -x y / r^3, d(y / r) / dy = x^2 / r^3
+    assert vectors.grad[1].tolist() == pytest.approx([-12 / 125, 9 / 125])
+
+
 def test_what_is_told_of_negatives_counts_only_the_pairs_that_count():
     found = Cosines(
         torch.tensor([0.5, 0.5, 0.5]),

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+SHORTEST = 1e-6
+"""Length below which a vector is rounding, not a direction."""
+
 
 class Cosines(NamedTuple):
     """Cosine similarities of n queries.
@@ -47,8 +50,15 @@ def cosines(
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """``vectors`` (n, d) at length 1, float32."""
-    return functional.normalize(vectors.float(), dim=1)
+    """``vectors`` (n, d) at length 1, float32.
+
+    Those shorter than ``SHORTEST`` have no direction: they become 0 and get no gradient. A head
+    whose hidden units are all off gives exactly 0, and a direction's gradient grows as 1 / length:
+    one such cell would be the end of a training.
+    """
+    vectors = vectors.float()
+    short = vectors.detach().norm(dim=1, keepdim=True) < SHORTEST
+    return functional.normalize(vectors.masked_fill(short, 0), dim=1)
 
 
 @torch.no_grad()
