@@ -58,6 +58,7 @@ def test_official_files_without_a_type_above_four_are_doubted(tmp_path, caplog):
     caplog.clear()
     # One image with such a type is enough for the whole split.
     save_consep(tmp_path, "train_2", inst_type=[[3], [1], [6]])
+    save_consep(tmp_path, "train_3", inst_type=TYPES)
     list(read_consep(tmp_path, "train", "official"))
     assert caplog.text == ""
 
