@@ -132,7 +132,7 @@ def as_labels(path: Path, values: AnyArray) -> IntArray:
             f"{path} has numbers from {values.min()} to {values.max()}; nuclei are numbered from "
             "1, and 0 is background."
         )
-    labels: IntArray = values.astype(np.int32)
+    labels: IntArray = values.astype(np.int32, order="C")  # MATLAB stores columns
     if values.dtype.kind == "f" and not np.array_equal(labels, values):
         raise StoreError(f"{path} holds fractions; nuclei have whole numbers.")
     return labels
