@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -117,6 +118,28 @@ def test_time_to_save_is_asked_at_readings():
     assert notes.saved_at == [1, 5, 9, 11]
     for step, weights in notes.saved:
         assert weights.tolist() == [step, step]
+
+
+def test_saves_are_as_far_apart_as_asked(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("ccrl_wsi.training.loop.time.monotonic", lambda: clock[0])
+
+    class Slow(Recorder):
+        def step(self, rows, moment):
+            clock[0] += 10.0
+            return super().step(rows, moment)
+
+    notes = Notes(log_every_steps=2, save_every_s=35.0)
+    write = notes.hooks.save
+
+    def save_slowly(step, state):
+        clock[0] += 1000.0
+        write(step, state)
+
+    train(Slow(), batches(), 14, hooks=replace(notes.hooks, save=save_slowly))
+    # Readings after 1, 3, 5... steps of 10 s: 50 s, then 40 s each; saving itself does not count.
+    assert notes.saved_at == [5, 9, 13, 14]
+    assert {r.crops_per_second for r in notes.readings} == {BATCH / 10}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -81,6 +81,9 @@ def test_a_loaded_state_goes_on_bit_for_bit():
 def test_before_the_first_step_there_is_no_state():
     optimisation = Optimisation(a_net().named_parameters(), SCHEDULE)
     assert optimisation.state() == {}
+    net = a_net()
+    optimisation = Optimisation(net.named_parameters(), SCHEDULE)
+    take_steps(net, optimisation, 0, 2)
     optimisation.load_state({})
     assert optimisation.state() == {}
 
