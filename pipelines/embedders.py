@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccrl_wsi.config import EmbeddingSettings
+from ccrl_wsi.config import EmbeddingSettings, is_path
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.interfaces import Encoder
@@ -94,10 +94,11 @@ def find_candidate(asked: str, settings: EvaluateSettings) -> Candidate:
     rule = CutRule(settings.data.scale, settings.data.size_px)
     if asked in BASELINES:
         return Candidate(asked, asked, rule, partial(BASELINES[asked], settings))
-    from ccrl_wsi.embeddings.encoders import ENCODERS, make_encoder
+    from ccrl_wsi.embeddings.encoders import BUNDLED, ENCODERS, make_encoder
 
-    if asked not in ENCODERS:
-        _check_file(asked, [*BASELINES, *ENCODERS])
+    named = [*ENCODERS, *BUNDLED]
+    if asked not in named:
+        _check_file(asked, [*BASELINES, *named])
     wanted = EmbeddingSettings(encoder=asked, batch_size=settings.batch_size)
     encoder = make_encoder(wanted, settings.device)
     header: CheckpointHeader | None = getattr(encoder, "header", None)
@@ -110,12 +111,12 @@ def find_candidate(asked: str, settings: EvaluateSettings) -> Candidate:
 
 
 def _check_file(asked: str, known: list[str]) -> None:
-    path = Path(asked).expanduser()
-    if not path.suffix and len(path.parts) < 2:
+    if not is_path(asked):
         raise ConfigError(
             f"Unknown encoder {asked!r}. There are {', '.join(known)}, and the paths of CCRL "
             "checkpoints (.safetensors)."
         )
+    path = Path(asked).expanduser()
     if not path.is_file():
         raise ConfigError(f"There is no checkpoint {path}. Give the path of a .safetensors file.")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.data_settings import DataSettings
-from ccrl_wsi.errors import CcrlError, EvaluationError
+from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.evaluation.probes import LabelledVectors, ProbeScores, probe
 from ccrl_wsi.evaluation.protocol import (
     Embeddings,
@@ -111,14 +113,13 @@ class CellStore:
         Raises
         ------
         EvaluationError
-            If cells have no classes, only one, or others in training than in test.
+            If cells have no classes, or only one.
         """
         if rule not in self._known:
             settings = self._settings
             train = self._cut(rule, "train") if settings.needs_train else None
             test = None if settings.on_train else self._cut(rule, "test")
-            _check_same_classes(train, test)
-            self._known[rule] = Cells(train, test)
+            self._known[rule] = with_same_classes(Cells(train, test))
         return self._known[rule]
 
     def _cut(self, rule: CutRule, part: str) -> CropSet:
@@ -208,13 +209,18 @@ def _probes(embeddings: Embeddings, cells: Cells, settings: EvaluateSettings) ->
     return probe(vectors[0], vectors[1], standardise=encoder.standardise)
 
 
-def _check_same_classes(train: CropSet | None, test: CropSet | None) -> None:
+def with_same_classes(cells: Cells) -> Cells:
+    """The same cells, classes numbered alike in both parts: a rare one may be missing in one."""
+    train, test = cells.train, cells.test
     if train is None or test is None or train.class_names == test.class_names:
-        return
-    raise EvaluationError(
-        f"Training and test images name different classes ({', '.join(train.class_names)}; "
-        f"{', '.join(test.class_names)}). Name them alike in both folders."
-    )
+        return cells
+    names = tuple(dict.fromkeys([*train.class_names, *test.class_names]))
+
+    def renumbered(crops: CropSet) -> CropSet:
+        number = np.array([names.index(name) for name in crops.class_names], np.int32)
+        return replace(crops, label=number[crops.label], class_names=names)
+
+    return Cells(renumbered(train), renumbered(test))
 
 
 def _told(asked: str, error: CcrlError) -> Failure:

@@ -36,8 +36,10 @@ def small_network():
     return PreActResNet18(3, WIDTHS)
 
 
-def test_pixels_are_the_principal_components_of_0_to_1():
-    fit, other = random_crops(300), random_crops(50, seed=1)
+@pytest.mark.parametrize("n", [300, 60])
+def test_pixels_are_the_principal_components_of_0_to_1(n):
+    """With more crops than pixels and channels (192), and with fewer."""
+    fit, other = random_crops(n), random_crops(50, seed=1)
     found = PixelBaseline(4).fit(fit)
     flat = [c.crops.reshape(len(c), -1) / 255 for c in (fit, other)]
     slow = PCA(4, svd_solver="full").fit(flat[0])
@@ -51,9 +53,9 @@ def test_pixels_are_the_principal_components_of_0_to_1():
 
 
 def test_pixels_in_chunks_are_the_same(monkeypatch):
-    crops = random_crops(90)
+    crops = random_crops(200)
     whole = PixelBaseline(3).fit(crops)
-    monkeypatch.setattr("ccrl_wsi.baselines.pixels.CHUNK", 7)
+    monkeypatch.setattr("ccrl_wsi.baselines.pixels.CHUNK", 70)
     parts = PixelBaseline(3).fit(crops)
     a, b = (e(crops.crops, crops.measurements) for e in (whole, parts))
     assert a == pytest.approx(b, abs=1e-3)

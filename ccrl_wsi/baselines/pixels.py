@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, svd
 from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
@@ -94,14 +94,19 @@ class PixelBaseline:
 
 def _leading_directions(pixels: ByteArray, mean: FloatArray, n_components: int) -> FloatArray:
     """Orthonormal (n_components, p), greatest variance first; the largest entry is positive."""
-    p = len(mean)
-    scatter = np.zeros((p, p))
+    n, p = len(pixels), len(mean)
+    centre = mean.astype(np.float32)
     with threadpool_limits(1, user_api="blas"):
-        for start in range(0, len(pixels), CHUNK):
-            part = _flat(pixels[start : start + CHUNK]) - mean.astype(np.float32)
-            scatter += part.T @ part
-        _, found = eigh(scatter, subset_by_index=(p - n_components, p - 1))
-    directions: FloatArray = found.T[::-1]
+        if n < p:  # the same directions from a smaller matrix
+            _, _, found = svd(_flat(pixels) - centre, full_matrices=False)
+            directions: FloatArray = found[:n_components].astype(np.float64)
+        else:
+            scatter = np.zeros((p, p))
+            for start in range(0, n, CHUNK):
+                part = _flat(pixels[start : start + CHUNK]) - centre
+                scatter += part.T @ part
+            _, found = eigh(scatter, subset_by_index=(p - n_components, p - 1))
+            directions = found.T[::-1]
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
     turned: FloatArray = directions * np.where(largest < 0, -1.0, 1.0)
     return turned

@@ -73,7 +73,7 @@ def draw_scatter(path: Path, points: FloatArray, groups: tuple[Groups, ...], axi
         axes.scatter(x, y, s=4, c=colors[order], linewidths=0, rasterized=True)
         for name, color in zip(group.names, group.colors, strict=True):
             axes.scatter([], [], s=30, color=np.array(color) / 255, label=name)
-        axes.legend(loc="best", fontsize=8, framealpha=0.8)
+        axes.legend(loc="upper right", fontsize=8, framealpha=0.8)
         axes.set(title=group.title, xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
     _save(figure, path)
 
