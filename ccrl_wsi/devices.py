@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ccrl_wsi.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
 
 
 def resolve_device(name: str) -> str:
@@ -29,3 +35,19 @@ def resolve_device(name: str) -> str:
             "Set compute.device=auto, or install a CUDA build of PyTorch."
         )
     return name
+
+
+def move_to(module: Module, device: torch.device) -> torch.memory_format:
+    """Bring ``module`` to ``device`` in the layout it computes fastest in; inputs shall have it.
+
+    Channels last, 1.3 times as fast on CPUs, except there for widths that are no multiples of 8:
+    with those PyTorch 2.12's backward pass writes beyond its memory.
+    """
+    import torch
+
+    convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
+    is_even = all(m.out_channels % 8 == 0 for m in convolutions)
+    is_safe = device.type == "cuda" or is_even
+    layout = torch.channels_last if is_safe else torch.contiguous_format
+    module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return layout

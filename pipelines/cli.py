@@ -242,9 +242,10 @@ def config_(
     explain: Annotated[bool, typer.Option(help="Say what each setting means.")] = False,
 ) -> None:
     """Print the settings a run would use."""
+    from pipelines.models import resolved
     from pipelines.show_settings import as_yaml
 
-    typer.echo(as_yaml(_settings(config, set_), explain=explain), nl=False)
+    typer.echo(as_yaml(resolved(_settings(config, set_)), explain=explain), nl=False)
 
 
 @app.command()

@@ -79,7 +79,7 @@ def claim(root: Path, settings: Settings, models: Mapping[str, str]) -> OutputFo
     ConfigError
         If the folder cannot be written, holds something else, or its cells were made otherwise.
     """
-    _check_writable(root)
+    check_writable(root)
     folder = OutputFolder(root.resolve())
     wanted = {"cells": cell_settings(settings), "models": dict(models)}
     if folder.run_file.exists():
@@ -151,7 +151,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _check_writable(root: Path) -> None:
+def check_writable(root: Path) -> None:
+    """Make the folder ``root`` and try to write into it.
+
+    Raises
+    ------
+    ConfigError
+        If that is not possible.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

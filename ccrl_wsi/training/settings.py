@@ -111,6 +111,7 @@ class ExportSettings(Section):
         ge=0,
         description="Log of the nucleus' area as one more dimension; 1: as strong as all others.",
     )
+    licence: str = Field("", description="Of the training data, recorded in the encoder.")
     half: bool = Field(False, description="Store 16-bit weights: half the file.")
 
 

@@ -1,0 +1,185 @@
+"""Trains the CCRL model on a set of crops: one step after the other, as the loop asks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.crop_set import CropSet, channel_statistics
+from ccrl_wsi.devices import move_to
+from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.training.ccrl_model import CcrlModel, Outcome
+from ccrl_wsi.training.diagnostics import effective_rank, spread, uniformity
+from ccrl_wsi.training.distributed import copy_from_first
+from ccrl_wsi.training.learner import Moment, World
+from ccrl_wsi.training.optimisation import Optimisation
+from ccrl_wsi.training.schedules import key_momentum
+from ccrl_wsi.training.settings import TrainSettings
+from ccrl_wsi.training.view_parameters import ViewParameters, check_views, draw_pair
+from ccrl_wsi.training.views import apply_view
+
+EMBED_AT_ONCE = 2048
+_MODEL, _OPTIMISER, _ASSIGNMENT = "model/", "optimiser/", "assignment"
+_UNASSIGNED = -1
+
+
+class Normalisation:
+    """(x - mean) / std of each channel, on a scale of 0..1.
+
+    Parameters
+    ----------
+    mean, std
+        (channels,) of the training crops.
+    """
+
+    def __init__(self, mean: FloatArray, std: FloatArray, device: torch.device) -> None:
+        self._mean, self._std = (
+            torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for v in (mean, std)
+        )
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalised ``pixels`` (n, channels, h, w), float32 in 0..1."""
+        return (pixels - self._mean) / self._std
+
+
+class CcrlLearner:
+    """The model, its optimiser and the crops, which stay on the device as bytes.
+
+    Parameters
+    ----------
+    crops
+        The training set; labels are not looked at.
+    model
+        As it starts; moved to ``device``.
+    settings
+        The whole tree.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    world
+        The processes that train together.
+
+    Raises
+    ------
+    ConfigError
+        If the views make no sense for these crops.
+    """
+
+    def __init__(
+        self,
+        crops: CropSet,
+        model: CcrlModel,
+        settings: TrainSettings,
+        device: str,
+        world: World,
+    ) -> None:
+        check_views(settings.views, crops.n_channels)
+        self._settings, self._device, self._world = settings, torch.device(device), world
+        self._crops = (
+            torch.from_numpy(crops.crops).permute(0, 3, 1, 2).contiguous().to(self._device)
+        )
+        self._normalise = Normalisation(*channel_statistics(crops.crops), self._device)
+        self.model = model.train()
+        self._layout = move_to(model, self._device)
+        if settings.compute.compile:
+            for network in (model.query_encoder, model.key_encoder):
+                network.compile()
+        self._optimisation = Optimisation(
+            model.named_parameters(), settings.schedule, settings.compute.precision
+        )
+        n_assigned = len(crops) if settings.loss.prototypes else 0
+        self._assignment = torch.full((n_assigned,), _UNASSIGNED, device=self._device)
+
+    def step(self, rows: IntArray, moment: Moment) -> dict[str, Tensor]:
+        """One step on the ``rows``; see :class:`ccrl_wsi.training.learner.Learner`."""
+        if self._assigns_now(moment):
+            self._assign(moment)
+        rng = rng_for(self._settings.seed, "views", str(moment.step))
+        local, whole = draw_pair(self._settings.views, len(rows), rng)
+        mine = self._world.share(len(rows))
+        indices = torch.from_numpy(rows[mine]).to(self._device, non_blocking=True)
+        pixels = self._crops[indices].float() / 255
+        with self._optimisation.autocast():
+            outcome: Outcome = self.model(
+                self._view(pixels, whole.part(mine)),
+                self._view(pixels, local.part(mine)),
+                indices,
+                self._assignment_of(indices, moment),
+            )
+        self._optimisation.step(outcome.loss, moment)
+        self.model.enqueue(outcome.keys, outcome.rows)
+        self.model.follow(key_momentum(moment, self._settings.schedule))
+        return self._metrics(outcome, moment)
+
+    def state(self) -> dict[str, Tensor]:
+        """Networks, queue, optimiser and pseudo-classes."""
+        return {
+            **{_MODEL + name: tensor for name, tensor in self.model.state_dict().items()},
+            **{_OPTIMISER + name: t for name, t in self._optimisation.state().items()},
+            _ASSIGNMENT: self._assignment,
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.model.load_state_dict(_under(_MODEL, state))
+        self._optimisation.load_state(_under(_OPTIMISER, state))
+        self._assignment.copy_(state[_ASSIGNMENT])
+
+    def _view(self, pixels: Tensor, parameters: ViewParameters) -> Tensor:
+        return self._normalise(apply_view(pixels, parameters)).contiguous(
+            memory_format=self._layout
+        )
+
+    def _metrics(self, outcome: Outcome, moment: Moment) -> dict[str, Tensor]:
+        metrics = {"loss": outcome.loss.detach(), **outcome.parts}
+        every = self._settings.compute.log_every_steps
+        # The loop reads only these steps; the measures are not free.
+        if moment.step % every == 0 or moment.step == moment.n_steps - 1:
+            keys = outcome.keys
+            metrics["uniformity"] = uniformity(keys)
+            metrics["spread"] = spread(keys)
+            metrics["effective_rank"] = effective_rank(keys - keys.mean(dim=0))
+        return metrics
+
+    def _assignment_of(self, indices: Tensor, moment: Moment) -> Tensor | None:
+        loss = self._settings.loss
+        if loss.prototypes is None or moment.epoch < loss.prototype_from_epoch:
+            return None
+        return self._assignment[indices]
+
+    def _assigns_now(self, moment: Moment) -> bool:
+        loss = self._settings.loss
+        return (
+            loss.prototypes is not None
+            and moment.step % moment.steps_per_epoch == 0
+            and moment.epoch >= loss.prototype_from_epoch
+        )
+
+    def _assign(self, moment: Moment) -> None:
+        """Pseudo-classes for an epoch: k-means on what the key network sees (ProPos)."""
+        loss, seed = self._settings.loss, self._settings.seed
+        vectors = normalize(self._embed(), dim=1).cpu().numpy()
+        rng = rng_for(seed, "prototypes", str(moment.step))
+        kmeans = KMeans(loss.prototypes, n_init=1, random_state=int(rng.integers(2**31)))
+        found = torch.from_numpy(kmeans.fit_predict(vectors).astype(np.int64))
+        # Sums on a GPU may differ in their last bits: the first process decides for all.
+        self._assignment = copy_from_first(found.to(self._device))
+
+    @torch.no_grad()
+    def _embed(self) -> Tensor:
+        """Embeddings (n, d) float32 of all crops by the key encoder, nothing changed in it."""
+        encoder = self.model.key_encoder.eval()
+        parts = [
+            encoder(self._normalise(part.float() / 255).contiguous(memory_format=self._layout))
+            for part in torch.split(self._crops, EMBED_AT_ONCE)
+        ]
+        encoder.train()
+        return torch.cat(parts).float()
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,217 @@
+"""`ccrl-wsi train`: crops in, encoder out. The order of work; no formula.
+
+Under torchrun every process runs this file; the first writes and speaks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ccrl_wsi.crop_set import CropSet
+from ccrl_wsi.devices import resolve_device
+from ccrl_wsi.embeddings.network import build_network
+from ccrl_wsi.errors import ConfigError, StoreError
+from ccrl_wsi.provenance import versions
+from ccrl_wsi.training.batch_normalisation import over_all_processes
+from ccrl_wsi.training.batches import Batches
+from ccrl_wsi.training.ccrl_learner import CcrlLearner
+from ccrl_wsi.training.ccrl_model import CcrlModel
+from ccrl_wsi.training.curves import draw_curves
+from ccrl_wsi.training.distributed import gather_rows, join_world, leave_world
+from ccrl_wsi.training.learner import Moment, World
+from ccrl_wsi.training.loop import Hooks, Reading, train
+from ccrl_wsi.training.metric_log import MetricLog, read_metrics
+from ccrl_wsi.training.schedules import key_momentum, learning_rate
+from ccrl_wsi.training.settings import NetworkSettings, TrainSettings
+from ccrl_wsi.training.state_file import load_state, save_state
+from pipelines.crop_sets import gather_crops
+from pipelines.encoder_file import EncoderPlan, write_encoder
+from pipelines.folder_lock import exclusive
+from pipelines.train_folder import TrainFolder, claim_training, fingerprint_of
+from pipelines.train_progress import TrainProgress
+
+log = logging.getLogger("ccrl_wsi")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to."""
+
+    encoder: Path
+    n_crops: int
+    n_steps: int
+    seconds: float
+
+
+def train_encoder(settings: TrainSettings, out: Path) -> Trained:
+    """Train as ``settings`` say into the folder ``out``, or go on with what is there.
+
+    Raises
+    ------
+    ConfigError
+        If the settings fit neither the data nor what is in the folder.
+    StoreError
+        If the data are damaged.
+    ModelError
+        If the loss is no longer a number.
+    """
+    device = resolve_device(settings.compute.device)
+    world = join_world(device)
+    try:
+        crops = gather_crops(settings.data, settings.seed)
+        log.info("%d crops of %d images or slides", len(crops), len(crops.source_names))
+        return _train_together(settings, out, crops, device, world)
+    finally:
+        leave_world()
+
+
+def _train_together(
+    settings: TrainSettings, out: Path, crops: CropSet, device: str, world: World
+) -> Trained:
+    began = time.monotonic()
+    _check_same_crops(crops, device, world)
+    folder = claim_training(out, settings, crops)
+    with exclusive(folder.root) if world.is_first else nullcontext():
+        training = _Training(settings, folder, crops, device, world)
+        training.run()
+        if world.is_first:
+            training.write_results()
+    return Trained(folder.encoder, len(crops), training.n_steps, time.monotonic() - began)
+
+
+class _Training:
+    """One call of ``train``: the learner, its batches and its files."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: TrainFolder,
+        crops: CropSet,
+        device: str,
+        world: World,
+    ) -> None:
+        self._settings, self._folder, self._crops, self._world = settings, folder, crops, world
+        schedule = settings.schedule
+        self._batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
+        self.n_steps = self._batches.n_steps(schedule.epochs)
+        self._learner = CcrlLearner(
+            crops, _make_model(settings, crops.n_channels, device), settings, device, world
+        )
+
+    def run(self) -> None:
+        """Do the steps that are missing."""
+        start_step = self._resume()
+        if start_step >= self.n_steps:
+            log.info("The training is finished: %d steps", start_step)
+            return
+        metric_log, progress = None, None
+        if self._world.is_first:
+            metric_log = MetricLog(self._folder.metrics, start_step, self._rates)
+            progress = TrainProgress(self.n_steps, start_step)
+        with progress or nullcontext():
+            train(
+                self._learner,
+                self._batches,
+                self.n_steps,
+                start_step=start_step,
+                world=self._world,
+                hooks=self._hooks(metric_log, progress),
+            )
+
+    def write_results(self) -> None:
+        """The curves and the encoder."""
+        draw_curves(read_metrics(self._folder.metrics), self._folder.curves)
+        export, network = self._settings.export, self._settings.network
+        plan = EncoderPlan(network.architecture, _arguments(network, self._crops.n_channels))
+        record = {
+            "data": self._settings.data.kind,
+            "licence": export.licence,
+            "n_crops": len(self._crops),
+            "crops": fingerprint_of(self._crops),
+            "n_steps": self.n_steps,
+            "settings": self._settings.model_dump(mode="json", exclude={"compute"}),
+            "versions": versions(),
+        }
+        encoder = self._learner.model.encoder(export.network)
+        write_encoder(self._folder.encoder, encoder, plan, self._crops, export, record)
+
+    def _resume(self) -> int:
+        if not self._folder.state.exists():
+            return 0
+        saved = load_state(self._folder.state)
+        self._learner.load_state(saved.tensors)
+        log.info("Going on after step %d of %d", saved.step, self.n_steps)
+        return saved.step
+
+    def _hooks(self, metric_log: MetricLog | None, progress: TrainProgress | None) -> Hooks:
+        if metric_log is None or progress is None:
+            return Hooks(log_every_steps=self._settings.compute.log_every_steps)
+
+        def on_reading(reading: Reading) -> None:
+            metric_log.append(reading)
+            progress.read(reading)
+
+        def save(step: int, state: dict[str, Any]) -> None:
+            save_state(self._folder.state, step, state, {"versions": versions()})
+            draw_curves(read_metrics(self._folder.metrics), self._folder.curves)
+
+        return Hooks(
+            on_step=progress.step_done,
+            on_reading=on_reading,
+            save=save,
+            save_every_s=60 * self._settings.compute.save_every_minutes,
+            log_every_steps=self._settings.compute.log_every_steps,
+        )
+
+    def _rates(self, moment: Moment) -> dict[str, float]:
+        schedule = self._settings.schedule
+        return {
+            "learning_rate": learning_rate(moment, schedule),
+            "momentum": key_momentum(moment, schedule),
+        }
+
+
+def _make_model(settings: TrainSettings, n_channels: int, device: str) -> CcrlModel:
+    network, arguments = settings.network, _arguments(settings.network, n_channels)
+
+    def backbone() -> nn.Module:
+        try:
+            return build_network(network.architecture, arguments)
+        except KeyError:
+            raise ConfigError(
+                f"network.architecture={network.architecture}: there is preact_resnet18."
+            ) from None
+
+    n_dimensions = network.widths[-1]
+    model = CcrlModel(backbone, n_dimensions, network, settings.loss, settings.seed, gather_rows)
+    over_all_processes(model, device)
+    return model
+
+
+def _arguments(network: NetworkSettings, n_channels: int) -> dict[str, Any]:
+    return {
+        "n_channels": n_channels,
+        "widths": list(network.widths),
+        "stem_stride": network.stem_stride,
+    }
+
+
+def _check_same_crops(crops: CropSet, device: str, world: World) -> None:
+    """Processes on several machines may see several versions of the data."""
+    import torch
+
+    if world.size == 1:
+        return
+    mine = torch.tensor([int(fingerprint_of(crops)[:15], 16)], device=device)
+    if torch.unique(gather_rows(mine)).numel() > 1:
+        raise StoreError(
+            "The processes that train together found different crops. Give all of them the same "
+            "data and settings."
+        )
