@@ -137,16 +137,34 @@ class NucleiSettings(Section):
 class CropSettings(Section):
     """How a nucleus becomes an image (papers: the adaptive window)."""
 
-    scale: Positive = Field(2.0, description="Window side / long side of the nucleus' box.")
-    size_px: int = Field(32, ge=8, description="Side of the crop after resizing.")
+    scale: Positive | None = Field(
+        None,
+        description="Window side / long side of the nucleus' box; null: as the encoder asks, or 2.",
+    )
+    size_px: int | None = Field(
+        None, ge=8, description="Side of the crop after resizing; null: as the encoder asks, or 32."
+    )
     keep: bool = Field(False, description="Keep the crops in the store.")
+
+    @property
+    def rule(self) -> tuple[float, int]:
+        """Scale and side in px.
+
+        Raises
+        ------
+        ValueError
+            If they are left to the encoder, which must have been asked before.
+        """
+        if self.scale is None or self.size_px is None:
+            raise ValueError("crops.scale and crops.size_px are left open: ask the encoder first")
+        return self.scale, self.size_px
 
 
 class EmbeddingSettings(Section):
     """How a crop becomes a vector."""
 
     encoder: str = Field(
-        "morphology", description="morphology, or a CCRL checkpoint (.safetensors)."
+        "morphology", description="morphology, ccrl, or a CCRL checkpoint (.safetensors)."
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
 
@@ -220,11 +238,6 @@ class Settings(Section):
     clusters: ClusterSettings = ClusterSettings()
     overlay: OverlaySettings = OverlaySettings()
     compute: ComputeSettings = ComputeSettings()
-
-    @property
-    def needs_network(self) -> bool:
-        """Whether anything runs that a GPU makes faster."""
-        return self.nuclei.segmenter != "watershed" or self.embedding.encoder != "morphology"
 
     @model_validator(mode="after")
     def _halo_holds_the_window(self) -> Settings:
@@ -306,7 +319,14 @@ def late_settings(settings: Settings) -> dict[str, Any]:
 
 
 def fingerprint(settings: Settings, extra: str = "") -> str:
-    """Sixteen hex digits that change with any of :func:`cell_settings`, and with ``extra``."""
+    """Sixteen hex digits that change with any of :func:`cell_settings`, and with ``extra``.
+
+    Raises
+    ------
+    ValueError
+        If the crops' rule is left to the encoder: it must be among what is hashed.
+    """
+    _ = settings.crops.rule
     text = json.dumps([cell_settings(settings), extra], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -315,7 +335,7 @@ def with_absolute_paths(settings: Settings) -> Settings:
     """The same settings, understood from any folder: workers may run in another one."""
     nuclei, tissue, clusters = settings.nuclei, settings.tissue, settings.clusters
     encoder = settings.embedding.encoder
-    if Path(encoder).suffix:
+    if is_path(encoder):
         encoder = str(Path(encoder).expanduser().absolute())
     return settings.model_copy(
         update={
@@ -325,6 +345,12 @@ def with_absolute_paths(settings: Settings) -> Settings:
             "embedding": settings.embedding.model_copy(update={"encoder": encoder}),
         }
     )
+
+
+def is_path(encoder: str) -> bool:
+    """Whether ``embedding.encoder`` is the path of a checkpoint, not the name of an encoder."""
+    path = Path(encoder)
+    return bool(path.suffix) or len(path.parts) > 1
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

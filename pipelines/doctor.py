@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ccrl_wsi.config import EmbeddingSettings
 from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.nuclei.weights import weights_folder
 from pipelines.machines import LocalMachine
@@ -67,6 +68,7 @@ def diagnose(out_dir: Path | None = None, *, start_workers: bool = True) -> list
         check_opencv,
         check_gpu,
         check_weights,
+        check_encoders,
         check_computer,
         lambda: check_output(out_dir or Path()),
     ]
@@ -167,6 +169,28 @@ def check_weights() -> Check:
         "--set nuclei.weights=FILE, or use --set nuclei.segmenter=watershed."
     )
     return Check("Weights", "warn", f"{', '.join(present) or 'none'} in {folder}", advice)
+
+
+def check_encoders() -> Check:
+    """Whether the encoders that come with the package are there, and what they were trained on."""
+    from ccrl_wsi.embeddings.checkpoint import read_header
+    from ccrl_wsi.embeddings.encoders import BUNDLED, encoder_file
+
+    said, problems = [], []
+    for name in BUNDLED:
+        try:
+            header = read_header(encoder_file(name) or Path(name))
+        except CcrlError as error:
+            problems.append((name, str(error)))
+            continue
+        data, licence = (header.training.get(key, "not said") for key in ("data", "licence"))
+        said.append(f"{name}: {header.name}, trained on {data} (licence: {licence})")
+    if not problems:
+        return Check("Encoders", "ok", "; ".join(said))
+    is_default = EmbeddingSettings().encoder in {name for name, _ in problems}
+    state: Literal["warn", "fail"] = "fail" if is_default else "warn"
+    detail = "; ".join([*said, *(f"{name}: not usable" for name, _ in problems)])
+    return Check("Encoders", state, detail, " ".join(error for _, error in problems))
 
 
 def check_computer() -> Check:

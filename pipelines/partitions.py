@@ -28,7 +28,7 @@ def run_partition(job: PartitionJob) -> Tally:
     with watch.stage("load"):
         view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
         segmenter, encoder = segmenter_of(job.settings), encoder_of(job.settings)
-    found = [Cells.empty(len(MEASUREMENTS), 0, job.settings.crops.size_px)]
+    found = [Cells.empty(len(MEASUREMENTS), 0, job.settings.crops.rule[1])]
     n_again = 0
     for tile, rgb in _read_ahead(job, view, watch):
         cells, again = cells_of_tile(rgb, tile, view, segmenter, job.settings, watch)

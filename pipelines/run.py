@@ -25,7 +25,7 @@ from pipelines.folder_lock import exclusive
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
-from pipelines.models import find_models
+from pipelines.models import find_models, resolved, with_device
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.progress import Progress
 from pipelines.summary import earlier_failures, write_summary
@@ -59,7 +59,7 @@ def run_cohort(
     ConfigError, ModelError
         If nothing can begin: the folder, a weight file, the scheduler.
     """
-    settings = with_absolute_paths(settings)
+    settings = with_device(resolved(with_absolute_paths(settings)))
     models = find_models(settings)
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)
@@ -123,9 +123,12 @@ def refuse_cell_settings(settings: Settings) -> None:
 
 
 def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
-    """The machine; networks on a computer with GPUs get one worker per GPU, not one per core."""
+    """The machine; networks on a computer with GPUs get one worker per GPU, not one per core.
+
+    ``settings`` are those of :func:`with_device`: a device left at auto is asked for by a network.
+    """
     is_plain = isinstance(machine, LocalMachine) and machine.workers is None
-    if not is_plain or not settings.needs_network or settings.compute.device != "auto":
+    if not is_plain or settings.compute.device != "auto":
         return machine
     from pipelines.dask_clusters import visible_gpus
 

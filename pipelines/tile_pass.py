@@ -92,8 +92,9 @@ def _crops(
     rgb: ByteArray, boxes: IntArray, tile: Tile, view: SlideView, settings: Settings
 ) -> tuple[ByteArray, int]:
     """Crops of all boxes; windows that reach beyond the pixels at hand are read from the slide."""
-    windows = crop_windows(boxes, settings.crops.scale)
-    crops = cut_crops(rgb, windows, settings.crops.size_px)
+    scale, size_px = settings.crops.rule
+    windows = crop_windows(boxes, scale)
+    crops = cut_crops(rgb, windows, size_px)
     extent = view.grid.extent
     missing = np.flatnonzero(~inside(_within(windows, tile.read, extent), _local(tile.read)))
     for row in missing:
@@ -102,7 +103,7 @@ def _crops(
         seen = box.clipped(extent)
         again = view.reader.read(seen, view.grid)
         window = np.array([[box.left - seen.left, box.top - seen.top, side, side]])
-        crops[row] = cut_crops(again, window, settings.crops.size_px)[0]
+        crops[row] = cut_crops(again, window, size_px)[0]
     return crops, len(missing)
 
 

@@ -39,9 +39,12 @@ def segmenter_of(settings: Settings) -> Segmenter:
 
 def encoder_of(settings: Settings) -> Encoder:
     """The encoder, on the device asked for."""
-    file = Path(settings.embedding.encoder)
+    from ccrl_wsi.embeddings.encoders import encoder_file
+
+    file = encoder_file(settings.embedding.encoder)
+    stamp = (0, 0) if file is None else _stamp(file)
     with _LOADING:
-        return _encoder(settings.embedding, settings.compute.device, _stamp(file))
+        return _encoder(settings.embedding, settings.compute.device, stamp)
 
 
 _LOADING = Lock()

@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
+from ccrl_wsi.embeddings.ccrl_encoder import CPU_BATCH, CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import save_checkpoint
 from ccrl_wsi.embeddings.network import PreActResNet18
+from ccrl_wsi.embeddings.size_feature import SizeFeature
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.measurement_names import NAMES
 from tests.small_checkpoints import small_header, small_state, write_small_checkpoint
 
 NO_MEASUREMENTS = np.zeros((0, 20), np.float32)
@@ -31,6 +33,76 @@ def test_an_embedding_is_the_networks_output_for_the_normalised_crop(path):
     with torch.no_grad():
         wanted = network(torch.tensor(image.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def sized(tmp_path, **changes):
+    fields = {"size": SizeFeature(mean=3.5, std=0.5, factor=2.0), "n_dimensions": 9, **changes}
+    return write_small_checkpoint(tmp_path / "sized.safetensors", **fields)
+
+
+def measured(areas):
+    measurements = np.random.default_rng(1).uniform(1, 90, (len(areas), len(NAMES)))
+    measurements[:, NAMES.index("area_um2")] = areas
+    return measurements.astype(np.float32)
+
+
+def test_the_size_is_the_last_dimension_and_changes_no_other(path, tmp_path):
+    areas = np.exp([3.5, 4.0, 2.5])
+    encoder = CcrlEncoder(sized(tmp_path), "cpu", 16)
+
+    found = encoder(crops(3), measured(areas))
+
+    assert (encoder.n_dimensions, found.dtype, found.flags.c_contiguous) == (9, np.float32, True)
+    np.testing.assert_array_equal(
+        found[:, :8], CcrlEncoder(path, "cpu", 16)(crops(3), measured(areas))
+    )
+    np.testing.assert_allclose(found[:, 8], [0, 2, -4], atol=1e-5)
+
+
+def test_a_cell_without_a_measured_area_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not one pixel"):
+        CcrlEncoder(sized(tmp_path), "cpu", 16)(crops(2), measured([10, 0]))
+
+
+def test_a_size_that_is_not_counted_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="promises 8 dimensions; its network gives 9, the size"):
+        CcrlEncoder(sized(tmp_path, n_dimensions=8), "cpu", 8)
+
+
+def test_sixteen_bit_weights_compute_in_thirty_two(path, tmp_path):
+    half = tmp_path / "half.safetensors"
+    save_checkpoint(half, small_state(), small_header(), half=True)
+    rounded = tmp_path / "rounded.safetensors"
+    state = {n: t.half().float() if t.is_floating_point() else t for n, t in small_state().items()}
+    save_checkpoint(rounded, state, small_header())
+
+    found = CcrlEncoder(half, "cpu", 16)(crops(9), NO_MEASUREMENTS)
+
+    # Bit by bit what 32-bit arithmetic makes of the rounded weights: not rounded again.
+    assert found.tobytes() == CcrlEncoder(rounded, "cpu", 16)(crops(9), NO_MEASUREMENTS).tobytes()
+    whole = CcrlEncoder(path, "cpu", 16)(crops(9), NO_MEASUREMENTS)
+    assert 0 < np.abs(found - whole).max() < 0.01 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_do_not_change_a_bit(path, threads):
+    torch.set_num_threads(1)
+    alone = CcrlEncoder(path, "cpu", 64)(crops(40), NO_MEASUREMENTS)
+    torch.set_num_threads(threads)
+    try:
+        together = CcrlEncoder(path, "cpu", 64)(crops(40), NO_MEASUREMENTS)
+    finally:
+        torch.set_num_threads(1)
+
+    assert together.tobytes() == alone.tobytes()
+
+
+def test_more_crops_than_a_cpu_takes_at_once_are_the_same_as_in_small_batches(path):
+    many = crops(CPU_BATCH + 5)
+
+    found = CcrlEncoder(path, "cpu", 4 * CPU_BATCH)(many, NO_MEASUREMENTS)
+
+    assert found.tobytes() == CcrlEncoder(path, "cpu", CPU_BATCH)(many, NO_MEASUREMENTS).tobytes()
 
 
 def test_the_same_call_gives_the_same_bits(path):

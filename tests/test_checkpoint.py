@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ccrl_wsi.config import CropSettings
@@ -17,6 +18,7 @@ from ccrl_wsi.embeddings.checkpoint import (
     read_header,
     save_checkpoint,
 )
+from ccrl_wsi.embeddings.size_feature import SizeFeature
 from ccrl_wsi.errors import ConfigError, ModelError
 from tests.small_checkpoints import small_header, small_state, write_small_checkpoint
 
@@ -65,6 +67,74 @@ def test_the_header_is_read_without_torch(good):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["small", "False"]
+
+
+def test_sixteen_bits_are_loaded_as_thirty_two_and_differ_by_rounding_only(good, tmp_path):
+    half = tmp_path / "half.safetensors"
+    save_checkpoint(half, small_state(), small_header(), half=True)
+
+    header, state = load_checkpoint(half)
+
+    assert header == small_header()
+    wanted = small_state()
+    for name, tensor in state.items():
+        if wanted[name].is_floating_point():
+            assert tensor.dtype == torch.float32
+            assert torch.equal(tensor, wanted[name].half().float())
+        else:
+            assert tensor.dtype == wanted[name].dtype
+            assert torch.equal(tensor, wanted[name])
+    assert any(not tensor.is_floating_point() for tensor in state.values())
+    tensors = sum(t.numel() for t in wanted.values() if t.is_floating_point())
+    assert good.stat().st_size - half.stat().st_size == pytest.approx(2 * tensors, abs=64)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_whatever_floating_point_a_file_holds_comes_as_thirty_two_bits(good, tmp_path, dtype):
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in small_state().items()}
+    save_checkpoint(tmp_path / "x.safetensors", state, small_header())
+
+    loaded = load_checkpoint(tmp_path / "x.safetensors")[1]
+
+    assert {t.dtype for t in loaded.values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(("value", "fits"), [(65504.0, True), (65536.0, False), (-1e9, False)])
+def test_values_that_sixteen_bits_cannot_hold_are_refused(tmp_path, value, fits):
+    state = small_state()
+    state["blocks.0.norm1.running_mean"][2] = value
+    path = tmp_path / "x.safetensors"
+
+    if fits:
+        save_checkpoint(path, state, small_header(), half=True)
+        assert load_checkpoint(path)[1]["blocks.0.norm1.running_mean"][2] == value
+        return
+    with pytest.raises(ModelError, match=r"running_mean has 1 values.*export\.half=false"):
+        save_checkpoint(path, state, small_header(), half=True)
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(path, state, small_header())
+
+
+def test_many_batches_counted_are_still_counted_in_sixteen_bits(tmp_path):
+    state = small_state()
+    state["blocks.0.norm1.num_batches_tracked"].fill_(100_001)
+    save_checkpoint(tmp_path / "x.safetensors", state, small_header(), half=True)
+
+    loaded = load_checkpoint(tmp_path / "x.safetensors")[1]
+
+    assert loaded["blocks.0.norm1.num_batches_tracked"].item() == 100_001
+
+
+def test_a_size_is_remembered_and_without_one_there_is_no_word_of_it(good, tmp_path):
+    size = SizeFeature(mean=3.5, std=0.5, factor=2.0)
+    sized = write_small_checkpoint(tmp_path / "sized.safetensors", size=size, n_dimensions=9)
+
+    assert read_header(sized).size == size
+    assert read_header(good).size is None
+    assert json.loads(sized.with_suffix(".json").read_text())["size"]["factor"] == 2.0
+    assert "size" not in json.loads(good.with_suffix(".json").read_text())
+    with safe_open(good, "numpy") as file:
+        assert "size" not in json.loads(file.metadata()[FORMAT])["header"]
 
 
 def _missing(path):
@@ -138,6 +208,11 @@ def _header_unknown_field(path):
     _rewritten(path, json.dumps({"version": 1, "header": _header(colour=1)}))
 
 
+def _size_without_spread(path):
+    size = {"mean": 3.5, "std": 0, "factor": 1}
+    _rewritten(path, json.dumps({"version": 1, "header": _header(size=size)}))
+
+
 def _one_std(path):
     _rewritten(path, json.dumps({"version": 1, "header": _header(std=[0.1])}))
 
@@ -161,6 +236,7 @@ def _one_std(path):
         (_no_header, "header of the checkpoint"),
         (_header_unknown_field, "colour"),
         (_one_std, "one value a channel"),
+        (_size_without_spread, r"size\.std"),
     ],
 )
 def test_a_wrong_file_gives_one_sentence_that_names_it(good, harm, says):
@@ -195,6 +271,7 @@ def test_wrong_tensors_are_named(good, change, says):
         ({"architecture": "vit_giant"}, "does not know"),
         ({"arguments": {"depth": 18}}, "cannot be built"),
         ({"arguments": {"widths": []}}, "cannot be built"),
+        ({"arguments": {"stem_stride": 0}}, "cannot be built"),
     ],
 )
 def test_an_unknown_network_is_refused_before_it_is_written(tmp_path, changes, says):
@@ -219,6 +296,12 @@ def test_a_checkpoint_has_its_suffix(tmp_path):
 def test_other_crops_than_trained_on_are_refused_with_the_settings_to_use(crops, mpp, says):
     with pytest.raises(ConfigError, match=says):
         check_crop_rule(small_header(), crops, mpp)
+
+
+def test_what_is_left_open_is_never_another_rule():
+    check_crop_rule(
+        small_header(crop=CropRule(scale=1, size_px=40, mpp=0.25)), CropSettings(), 0.25
+    )
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2462, 0.263])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,12 +13,16 @@ from ccrl_wsi.config import (
     NOT_IN_CELLS,
     Section,
     Settings,
+    cell_settings,
     differences,
     fingerprint,
     load_settings,
     with_absolute_paths,
 )
 from ccrl_wsi.errors import ConfigError
+
+READY = load_settings(overrides=["crops.scale=2", "crops.size_px=32"])
+"""With everything that is hashed; an encoder was asked how crops are cut."""
 
 
 def write(folder, name, text):
@@ -110,28 +117,44 @@ def test_every_setting_says_what_it_means():
     assert list(undescribed(Settings())) == []
 
 
-def changed(settings: Settings, key: str) -> Settings:
+def changed(settings: Settings, key: str, value: object = "another value") -> Settings:
     """The settings with another value at ``key``, whether it would be allowed or not."""
     section, _, rest = key.partition(".")
     if rest:
-        inner = changed(getattr(settings, section), rest)
+        inner = changed(getattr(settings, section), rest, value)
         return settings.model_copy(update={section: inner})
-    return settings.model_copy(update={section: "another value"})
+    return settings.model_copy(update={section: value})
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-@pytest.mark.parametrize("key", list(leaves(Settings())))
+@pytest.mark.parametrize("key", list(leaves(READY)))
 def test_the_fingerprint_changes_with_what_decides_cells_and_with_nothing_else(key):
-    differs = fingerprint(changed(Settings(), key)) != fingerprint(Settings())
+    differs = fingerprint(changed(READY, key)) != fingerprint(READY)
     section, _, name = key.partition(".")
     is_asked_elsewhere = name in NOT_IN_CELLS.get(section, ())
     assert differs == (section in CELL_SECTIONS and not is_asked_elsewhere)
 
 
 def test_the_fingerprint_changes_with_the_slide():
-    prints = {fingerprint(Settings(), extra=slide) for slide in ("", "one", "two")}
+    prints = {fingerprint(READY, extra=slide) for slide in ("", "one", "two")}
     assert len(prints) == 3
     assert all(len(digits) == 16 for digits in prints)
+
+
+@pytest.mark.parametrize("left_open", ["crops.scale", "crops.size_px"])
+def test_nothing_is_hashed_before_the_encoder_was_asked_how_crops_are_cut(left_open):
+    settings = changed(READY, left_open, None)
+
+    with pytest.raises(ValueError, match="ask the encoder first"):
+        fingerprint(settings)
+    with pytest.raises(ValueError, match="ask the encoder first"):
+        _ = settings.crops.rule
+    assert READY.crops.rule == (2.0, 32)
+
+
+def test_cells_of_folders_made_with_explicit_rules_are_known_by_the_same_text():
+    text = json.dumps(cell_settings(READY)["crops"], sort_keys=True)
+    assert text == '{"keep": false, "scale": 2.0, "size_px": 32}'
 
 
 def test_differences_name_every_leaf_that_is_not_the_same():
@@ -149,3 +172,13 @@ def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
     assert absolute.embedding.encoder == str(tmp_path / "e.safetensors")
     assert absolute.clusters.codebook == tmp_path / "c"
     assert with_absolute_paths(Settings()) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "absolute"),
+    [("ccrl", False), ("morphology", False), ("e.safetensors", True), ("folder/e", True)],
+)
+def test_paths_of_encoders_become_absolute_and_their_names_stay(encoder, absolute):
+    settings = load_settings(overrides=[f"embedding.encoder={encoder}"])
+    found = with_absolute_paths(settings).embedding.encoder
+    assert found == (str(Path(encoder).absolute()) if absolute else encoder)

@@ -3,7 +3,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ccrl_wsi.embeddings.network import PreActBlock, PreActResNet18, build_network, expected_shapes
+from ccrl_wsi.embeddings.network import (
+    PreActBlock,
+    PreActResNet18,
+    build_network,
+    expected_shapes,
+    multiply_adds,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +91,54 @@ def test_channels_and_widths_are_arguments():
     assert network(torch.zeros(1, 5, 16, 16)).shape == (1, 6)
     shapes = expected_shapes("preact_resnet18", {"n_channels": 5, "widths": [2, 4, 6]})
     assert shapes == {k: tuple(v.shape) for k, v in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(("stem_stride", "side"), [(1, 8), (2, 4)])
+def test_a_stem_of_stride_two_halves_the_image_at_once_and_nothing_else(stem_stride, side):
+    network = PreActResNet18(3, (2, 4, 6), stem_stride).eval()
+    seen = []
+    network.blocks.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[2:]))
+
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 6)
+    assert seen == [(side, side)]
+    shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    assert shapes == expected_shapes("preact_resnet18", {"widths": (2, 4, 6)})
+
+
+def test_a_stem_of_stride_two_keeps_every_second_pixel_of_the_other():
+    torch.manual_seed(0)
+    one = PreActResNet18(3, (4, 4), 1)
+    two = PreActResNet18(3, (4, 4), 2)
+    two.load_state_dict(one.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+
+    assert torch.allclose(two.stem(x), one.stem(x)[:, :, ::2, ::2], atol=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(3,), (2, 4), (2, 4, 6, 8, 10)])
+def test_there_are_as_many_stages_as_widths(widths):
+    network = PreActResNet18(3, widths).eval()
+
+    assert len(network.blocks) == 2 * len(widths)
+    assert network.n_dimensions == widths[-1]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, widths[-1])
+
+
+@pytest.mark.parametrize("stem_stride", [0, -1])
+def test_a_stem_that_cannot_move_is_refused(stem_stride):
+    with pytest.raises(ValueError, match="stem_stride"):
+        PreActResNet18(stem_stride=stem_stride)
+
+
+def test_the_cost_of_the_papers_network_is_as_counted_by_hand():
+    stem = 32**2 * 3 * 64 * 9
+    # Each later stage has a quarter of the pixels and twice the channels, both in and out.
+    first = 32**2 * 4 * 64 * 64 * 9
+    later = sum(
+        (32 >> i) ** 2 * (n * 2 * n * 9 + 3 * (2 * n) ** 2 * 9 + n * 2 * n)
+        for i, n in ((1, 64), (2, 128), (3, 256))
+    )
+
+    assert multiply_adds("preact_resnet18", {}, 32) == stem + first + later == 555_417_600
+    halved = multiply_adds("preact_resnet18", {"stem_stride": 2, "n_channels": 3}, 32)
+    assert 4 * halved == stem + first + later

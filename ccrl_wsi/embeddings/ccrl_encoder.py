@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,11 +13,18 @@ from torch import Tensor, nn
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, load_checkpoint
 from ccrl_wsi.embeddings.network import build_network
+from ccrl_wsi.embeddings.size_feature import size_column
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.measurement_names import columns_of
+
+CPU_BATCH = 128
+"""Crops at once on a CPU, whose cache holds no more: with 1024 it takes 1.3 times as long."""
 
 
 class CcrlEncoder:
     """A checkpoint's network, ready on ``device``; the embedding is the encoder's plain output.
+
+    If the checkpoint has the nucleus' size as a dimension, that follows as the last one.
 
     Equal calls give equal bits on the CPU. Which other crops share a batch changes an embedding
     by rounding only (about 1e-6 of its length).
@@ -28,7 +36,7 @@ class CcrlEncoder:
     device
         As PyTorch names it: ``cpu``, ``cuda``, ``cuda:1``.
     batch_size
-        Crops the network takes at once.
+        Crops the network takes at once; on a CPU never more than ``CPU_BATCH``.
 
     Raises
     ------
@@ -38,8 +46,13 @@ class CcrlEncoder:
 
     def __init__(self, path: Path, device: str, batch_size: int) -> None:
         self.header, state = load_checkpoint(path)
-        self._device, self._batch_size = torch.device(device), batch_size
+        self._device = torch.device(device)
+        is_cpu = self._device.type == "cpu"
+        self._batch_size = min(batch_size, CPU_BATCH) if is_cpu else batch_size
         self._network = _ready_network(path, self.header, state).to(self._device)
+        if is_cpu:
+            # As crops lie in memory anyway; narrow networks gain about a quarter.
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with path.open("rb") as file:
             self._fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         # (x / 255 - mean) / std, in one multiplication and one addition.
@@ -56,28 +69,40 @@ class CcrlEncoder:
 
     @property
     def n_dimensions(self) -> int:
-        """512 for the paper's network."""
+        """512 for the paper's network; one more with the size."""
         return self.header.n_dimensions
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the whole checkpoint file: weights, normalisation and crop rule."""
+        """Hash of the whole checkpoint file: weights, normalisation, crop rule and size."""
         return self._fingerprint
 
     @property
     def standardise(self) -> bool:
-        """No: all dimensions have the same unit."""
+        """No: the network's dimensions have one unit, and the size has its weight already."""
         return False
 
     def __call__(self, crops: ByteArray, measurements: FloatArray) -> FloatArray:
-        """Embeddings (n, d) float32 of ``crops`` (n, side, side, 3) uint8."""
+        """Embeddings (n, d) float32 of ``crops`` (n, side, side, 3) uint8.
+
+        ``measurements`` (n, m) are looked at only if the size is a dimension.
+        """
         side = self.header.crop.size_px
         if crops.shape[1:] != (side, side, len(self.header.mean)):
             raise ConfigError(
                 f"{self.name} takes crops of {side} x {side} px; these are {crops.shape[1:]}. "
                 f"Set crops.size_px={side}."
             )
-        vectors = np.empty((len(crops), self.n_dimensions), np.float32)
+        vectors = self._seen(crops)
+        if self.header.size is None:
+            return vectors
+        area_um2 = columns_of(measurements, ("area_um2",))[:, 0]
+        return np.column_stack([vectors, size_column(area_um2, self.header.size)])
+
+    def _seen(self, crops: ByteArray) -> FloatArray:
+        """What the network makes of crops."""
+        n_seen = self.n_dimensions - (self.header.size is not None)
+        vectors = np.empty((len(crops), n_seen), np.float32)
         with torch.inference_mode():
             for start in range(0, len(crops), self._batch_size):
                 batch = torch.tensor(crops[start : start + self._batch_size])
@@ -90,9 +115,11 @@ class CcrlEncoder:
 def _ready_network(path: Path, header: CheckpointHeader, state: dict[str, Tensor]) -> nn.Module:
     network = build_network(header.architecture, header.arguments)
     network.load_state_dict(state)
-    if network.n_dimensions != header.n_dimensions:
+    n_given = cast(int, network.n_dimensions) + (header.size is not None)
+    if n_given != header.n_dimensions:
+        more = ", the size among them" if header.size else ""
         raise ModelError(
             f"The checkpoint {path} promises {header.n_dimensions} dimensions; its network gives "
-            f"{network.n_dimensions}. Copy or download it again."
+            f"{n_given}{more}. Copy or download it again."
         )
     return network.eval()

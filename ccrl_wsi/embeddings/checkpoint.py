@@ -1,6 +1,7 @@
 """The checkpoint of a trained encoder: one ``.safetensors`` file that says all about itself.
 
-The tensors are the encoder's (no projector, no optimiser). The file's metadata have one entry, JSON
+The tensors are the encoder's (no projector, no optimiser), in 32 or, for half the file, 16 bits;
+whoever loads them gets 32. The file's metadata have one entry, JSON
 with the format's version and a :class:`CheckpointHeader`: one, because entries are written in
 random order, and equal encoders shall be equal files. The header also lies beside the file for
 people to read; only what is inside the file counts. No pickle is ever opened.
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from ccrl_wsi.config import CropSettings, Positive, Section
+from ccrl_wsi.embeddings.size_feature import SizeFeature
 from ccrl_wsi.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -52,9 +54,11 @@ class CheckpointHeader(Section):
     mean, std
         Of the channels, on a scale of 0..1; inputs are normalised with them.
     n_dimensions
-        Length of an embedding.
+        Length of an embedding, its size included.
+    size
+        The last dimension, if it is the nucleus' size; None: the network's output is all.
     training
-        Free record: data, settings, versions, losses.
+        Free record: data, licence, settings, versions, losses.
     """
 
     name: str = Field(min_length=1)
@@ -64,6 +68,7 @@ class CheckpointHeader(Section):
     std: tuple[Positive, ...]
     crop: CropRule
     n_dimensions: int = Field(ge=1)
+    size: SizeFeature | None = None
     training: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -73,26 +78,38 @@ class CheckpointHeader(Section):
         return self
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Tensor], header: CheckpointHeader) -> None:
+def save_checkpoint(
+    path: Path, state: Mapping[str, Tensor], header: CheckpointHeader, *, half: bool = False
+) -> None:
     """Write the encoder's tensors ``state`` and ``header``; finished or absent, never half.
+
+    Parameters
+    ----------
+    half
+        Round floating-point tensors to 16 bits (float16); whole numbers stay as they are.
 
     Raises
     ------
     ModelError
-        If ``path`` does not end in .safetensors, or the tensors are not the architecture's.
+        If ``path`` does not end in .safetensors, the tensors are not the architecture's, or
+        values do not fit into 16 bits.
     """
     from safetensors.torch import save_file
 
     if path.suffix != SUFFIX:
         raise ModelError(f"A checkpoint's name ends in {SUFFIX}: save it as {path.stem}{SUFFIX}.")
     _check_tensors(path, header, {name: tuple(t.shape) for name, t in state.items()})
-    about = {"version": VERSION, "header": header.model_dump(mode="json")}
+    # Without a size there is no word of it: older versions read what they know.
+    left_out = {"size"} if header.size is None else None
+    about = {"version": VERSION, "header": header.model_dump(mode="json", exclude=left_out)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if half:
+        tensors = {name: _halved(path, name, tensor) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file(tensors, unfinished, metadata={FORMAT: json.dumps(about)})
     unfinished.replace(path)
-    beside = header.model_dump_json(indent=2) + "\n"
+    beside = header.model_dump_json(indent=2, exclude=left_out) + "\n"
     path.with_suffix(".json").write_text(beside, encoding="utf-8")
 
 
@@ -109,7 +126,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """Header and tensors of the checkpoint ``path``, the tensors on the CPU.
+    """Header and tensors of the checkpoint ``path``, on the CPU, floating-point ones in 32 bits.
 
     Raises
     ------
@@ -120,11 +137,14 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         header = _header_of(path, file.metadata() or {})
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         _check_tensors(path, header, shapes)
-        return header, {name: file.get_tensor(name) for name in shapes}
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in shapes}
+        return header, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
 
 
 def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -> None:
     """Refuse to embed crops that are cut in another way than those of the training.
+
+    What ``crops`` leaves open is as the encoder asks.
 
     Raises
     ------
@@ -133,9 +153,9 @@ def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -
     """
     rule = header.crop
     wanted = []
-    if not math.isclose(crops.scale, rule.scale, rel_tol=1e-6):
+    if crops.scale is not None and not math.isclose(crops.scale, rule.scale, rel_tol=1e-6):
         wanted.append(f"crops.scale={rule.scale:g} (now {crops.scale:g})")
-    if crops.size_px != rule.size_px:
+    if crops.size_px not in (None, rule.size_px):
         wanted.append(f"crops.size_px={rule.size_px} (now {crops.size_px})")
     if not math.isclose(mpp, rule.mpp, rel_tol=MPP_TOLERANCE):
         wanted.append(f"tiles.mpp={rule.mpp:g} (now {mpp:g})")
@@ -143,6 +163,20 @@ def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -
         raise ConfigError(
             f"The encoder {header.name} was trained on other crops. Set {', '.join(wanted)}."
         )
+
+
+def _halved(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    too_large = half.isinf() & tensor.isfinite()
+    if too_large.any():
+        raise ModelError(
+            f"{path.name} was not written: {name} has {int(too_large.sum())} values that 16 bits "
+            f"cannot hold (up to {float(tensor[too_large].abs().max()):g}). Save it in 32 bits "
+            "(export.half=false)."
+        )
+    return half
 
 
 def _opened(path: Path, framework: str) -> Any:
@@ -202,9 +236,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _check_tensors(
-    path: Path, header: CheckpointHeader, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def check_network(path: Path, header: CheckpointHeader) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that the network of ``header``, read in ``path``, has.
+
+    Raises
+    ------
+    ModelError
+        If this version has no such network, or it cannot be built as the header says.
+    """
     from ccrl_wsi.embeddings.network import ARCHITECTURES, expected_shapes
 
     if header.architecture not in ARCHITECTURES:
@@ -213,12 +252,18 @@ def _check_tensors(
             f"(it knows {', '.join(ARCHITECTURES)}). Update ccrl-wsi."
         )
     try:
-        expected = expected_shapes(header.architecture, header.arguments)
+        return expected_shapes(header.architecture, header.arguments)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ModelError(
             f"{path}: {header.architecture} cannot be built with {header.arguments}: "
             f"{_first_line(error)}. Train it again."
         ) from None
+
+
+def _check_tensors(
+    path: Path, header: CheckpointHeader, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    expected = check_network(path, header)
     problems = [f"{name} is missing" for name in sorted(expected.keys() - shapes.keys())]
     problems += [f"{name} is too much" for name in sorted(shapes.keys() - expected.keys())]
     problems += [

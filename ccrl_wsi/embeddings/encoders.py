@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ccrl_wsi.config import CropSettings, EmbeddingSettings
+from ccrl_wsi.config import CropSettings, EmbeddingSettings, is_path
 from ccrl_wsi.devices import resolve_device
-from ccrl_wsi.embeddings.checkpoint import check_crop_rule, read_header
+from ccrl_wsi.embeddings.checkpoint import check_crop_rule, check_network, read_header
 from ccrl_wsi.embeddings.morphology import Morphology
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.interfaces import Encoder
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {"morphology": Morphology}
 """The encoders that need no file."""
+
+BUNDLED = {"ccrl": Path(__file__).parent / "bundled" / "ccrl.safetensors"}
+"""The checkpoints that come with the package."""
+
+SCALE, SIZE_PX = 2.0, 32
+"""How crops are cut for encoders that do not ask: the paper's rule on CoNSeP."""
+
+LIGHT = 60e6
+"""Multiplications a crop up to which a CPU core embeds cells about as fast as it finds them."""
 
 
 def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
@@ -26,12 +35,41 @@ def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
     ModelError
         If it is a checkpoint that cannot be used.
     """
-    if settings.encoder in ENCODERS:
+    path = encoder_file(settings.encoder)
+    if path is None:
         return ENCODERS[settings.encoder]()
-    path = _checkpoint_path(settings.encoder)
     from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 
     return CcrlEncoder(path, resolve_device(device), settings.batch_size)
+
+
+def encoder_file(name: str) -> Path | None:
+    """The checkpoint that ``embedding.encoder=name`` means; None where none is needed.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such encoder.
+    ModelError
+        If it should have come with the package and did not.
+    """
+    if name in ENCODERS:
+        return None
+    if name in BUNDLED:
+        if not BUNDLED[name].is_file():
+            raise ModelError(
+                f"This installation lacks the encoder {name}: there is no {BUNDLED[name]}. Install "
+                "ccrl-wsi again, set embedding.encoder to a CCRL checkpoint (.safetensors), or "
+                "use embedding.encoder=morphology, which needs none."
+            )
+        return BUNDLED[name]
+    if not is_path(name):
+        raise ConfigError(
+            f"Unknown encoder {name!r}. Set embedding.encoder to "
+            f"{', '.join([*ENCODERS, *BUNDLED])} or to the path of a CCRL checkpoint "
+            "(.safetensors)."
+        )
+    return Path(name).expanduser()
 
 
 def check_encoder(settings: EmbeddingSettings, crops: CropSettings, mpp: float) -> None:
@@ -44,15 +82,45 @@ def check_encoder(settings: EmbeddingSettings, crops: CropSettings, mpp: float) 
     ModelError
         If it is a checkpoint that is missing, damaged or foreign.
     """
-    if settings.encoder not in ENCODERS:
-        check_crop_rule(read_header(_checkpoint_path(settings.encoder)), crops, mpp)
+    path = encoder_file(settings.encoder)
+    if path is not None:
+        check_crop_rule(read_header(path), crops, mpp)
 
 
-def _checkpoint_path(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.suffix and len(path.parts) < 2:
-        raise ConfigError(
-            f"Unknown encoder {name!r}. Set embedding.encoder to {', '.join(ENCODERS)} or to the "
-            "path of a CCRL checkpoint (.safetensors)."
-        )
-    return path
+def complete_crops(crops: CropSettings, settings: EmbeddingSettings) -> CropSettings:
+    """``crops`` with what is left open filled in as the encoder asks; given values stay.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As :func:`check_encoder`, except that rules are not compared.
+    """
+    path = encoder_file(settings.encoder)
+    scale, size_px = SCALE, SIZE_PX
+    if path is not None:
+        rule = read_header(path).crop
+        scale, size_px = rule.scale, rule.size_px
+    return crops.model_copy(
+        update={
+            "scale": scale if crops.scale is None else crops.scale,
+            "size_px": size_px if crops.size_px is None else crops.size_px,
+        }
+    )
+
+
+def is_light(settings: EmbeddingSettings) -> bool:
+    """Whether a CPU core embeds cells about as fast as it finds them without a network.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As :func:`check_encoder`, except that rules are not compared.
+    """
+    path = encoder_file(settings.encoder)
+    if path is None:
+        return True
+    from ccrl_wsi.embeddings.network import multiply_adds
+
+    header = read_header(path)
+    check_network(path, header)
+    return multiply_adds(header.architecture, header.arguments, header.crop.size_px) <= LIGHT

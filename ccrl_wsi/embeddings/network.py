@@ -51,12 +51,19 @@ class PreActResNet18(nn.Module):
         Channels of the stages; stages after the first halve the image.
     stem_stride
         2 halves the image at once, for a quarter of the cost; the paper's is 1.
+
+    Raises
+    ------
+    ValueError
+        If ``stem_stride`` is less than 1.
     """
 
     def __init__(
         self, n_channels: int = 3, widths: Sequence[int] = WIDTHS, stem_stride: int = 1
     ) -> None:
         super().__init__()
+        if stem_stride < 1:
+            raise ValueError(f"stem_stride={stem_stride} must be 1 or more")
         self.n_dimensions = widths[-1]
         self.stem = nn.Conv2d(n_channels, widths[0], 3, stem_stride, padding=1, bias=False)
         blocks: list[nn.Module] = []
@@ -93,3 +100,20 @@ def expected_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[str
     with torch.device("meta"):
         state = build_network(architecture, arguments).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def multiply_adds(architecture: str, arguments: Mapping[str, Any], size_px: int) -> int:
+    """Multiplications of all convolutions for one image of ``size_px`` squared, found untouched."""
+    counted: list[int] = []
+
+    def count(layer: nn.Conv2d, _inputs: Any, output: Tensor) -> None:
+        counted.append(layer.weight.numel() * output.shape[2] * output.shape[3])
+
+    with torch.device("meta"):
+        network = build_network(architecture, arguments).eval()
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(count)
+        n_channels = int(arguments.get("n_channels", 3))
+        network(torch.empty(1, n_channels, size_px, size_px))
+    return sum(counted)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from ccrl_wsi.config import CropSettings, EmbeddingSettings
-from ccrl_wsi.embeddings.encoders import ENCODERS, check_encoder, make_encoder
+from ccrl_wsi.embeddings.encoders import BUNDLED, ENCODERS, check_encoder, make_encoder
+from ccrl_wsi.embeddings.size_feature import SizeFeature
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.measurement_names import NAMES
-from tests.small_checkpoints import write_small_checkpoint
+from tests.small_checkpoints import WIDTHS, write_small_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -15,16 +16,29 @@ def checkpoint(tmp_path_factory):
     return write_small_checkpoint(tmp_path_factory.mktemp("encoders") / "small.safetensors")
 
 
-@pytest.fixture(scope="module", params=[*ENCODERS, "checkpoint"])
-def encoder(request, checkpoint):
-    name = str(checkpoint) if request.param == "checkpoint" else request.param
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory):
+    return write_small_checkpoint(
+        tmp_path_factory.mktemp("encoders") / "sized.safetensors",
+        size=SizeFeature(mean=3.5, std=0.5, factor=2),
+        n_dimensions=WIDTHS[-1] + 1,
+    )
+
+
+PRESENT = [name for name, path in BUNDLED.items() if path.is_file()]
+
+
+@pytest.fixture(scope="module", params=[*ENCODERS, *PRESENT, "checkpoint", "sized"])
+def encoder(request, checkpoint, sized):
+    own = {"checkpoint": str(checkpoint), "sized": str(sized)}
+    name = own.get(request.param, request.param)
     return make_encoder(EmbeddingSettings(encoder=name, batch_size=4), "cpu")
 
 
 def cells(n, seed=0):
     rng = np.random.default_rng(seed)
     crops = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
-    return crops, rng.uniform(0, 100, (n, len(NAMES))).astype(np.float32)
+    return crops, rng.uniform(1, 100, (n, len(NAMES))).astype(np.float32)
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 11])
@@ -77,7 +91,7 @@ def test_an_unknown_encoder_is_refused_with_the_choices():
         lambda: make_encoder(settings, "cpu"),
         lambda: check_encoder(settings, CropSettings(), 0.25),
     ):
-        with pytest.raises(ConfigError, match=r"'morphologie'.*morphology.*\.safetensors"):
+        with pytest.raises(ConfigError, match=r"'morphologie'.*morphology, ccrl or.*\.safetensors"):
             use()
 
 

@@ -9,6 +9,7 @@ import pytest
 from ccrl_wsi.config import Settings, load_settings
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.synthetic import DrawnSlide, DrawnSlideSpec, draw_slide
+from pipelines.models import resolved
 
 SMOKE = (
     "nuclei.segmenter=watershed",
@@ -17,6 +18,7 @@ SMOKE = (
     "tiles.partition_side=1",
     "clusters.k=3",
     "clusters.n_init=2",
+    "embedding.encoder=morphology",
 )
 
 
@@ -34,4 +36,4 @@ def slide_file(drawn: DrawnSlide, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def smoke() -> Settings:
-    return load_settings(overrides=SMOKE)
+    return resolved(load_settings(overrides=SMOKE))

@@ -15,6 +15,7 @@ from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import assemble_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines.jobs import Tally
+from pipelines.models import resolved
 from pipelines.output_folder import OutputFolder
 from pipelines.plan import committed_tally, halo_px, identify_slide, job_of, plan_slide
 from pipelines.state import SlideState, known_slides, load_state, load_states, save_state
@@ -25,6 +26,10 @@ from tests.pipelines.conftest import SMOKE
 @pytest.fixture
 def source(slide_file):
     return list_slides([str(slide_file)])[0]
+
+
+def settings_of(*overrides):
+    return resolved(load_settings(overrides=[*SMOKE, *overrides]))
 
 
 def fingerprint(source, settings, models="networks"):
@@ -39,14 +44,14 @@ def test_the_fingerprint_follows_pixels_pixel_size_networks_and_settings(source,
         fingerprint(source, smoke, "other networks"),
         fingerprint(replace(source, mpp=0.25), smoke),
         fingerprint(replace(source, path=other), smoke),
-        fingerprint(source, load_settings(overrides=[*SMOKE, "crops.scale=3"])),
+        fingerprint(source, settings_of("crops.scale=3")),
     ]
     assert len(set(prints)) == len(prints)
 
 
 def test_the_fingerprint_does_not_follow_names_clusters_or_the_machine(source, smoke):
     renamed = replace(source, slide_id="renamed", patient="P1")
-    free = load_settings(overrides=[*SMOKE, "clusters.k=9", "compute.read_ahead=0", "seed=5"])
+    free = settings_of("clusters.k=9", "compute.read_ahead=0", "seed=5")
     assert fingerprint(source, smoke) == fingerprint(renamed, smoke) == fingerprint(source, free)
 
 
@@ -56,7 +61,7 @@ def test_the_fingerprint_follows_the_regions_not_their_file(source, tmp_path):
         file = tmp_path / name
         file.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
         regions = ["tissue.method=geojson", f"tissue.regions={file}"]
-        return fingerprint(source, load_settings(overrides=[*SMOKE, *regions]))
+        return fingerprint(source, settings_of(*regions))
 
     assert drawn_in("a.geojson", 100) == drawn_in("a.geojson", 100) != drawn_in("a.geojson", 200)
 
