@@ -117,8 +117,16 @@ def test_a_local_view_shows_nothing_of_what_is_outside_its_box():
     torch.testing.assert_close(make_changes(pixels, [moving(p)]), torch.ones_like(pixels))
 
 
-def test_what_is_not_moved_keeps_its_bits():
-    pixels = noise(4)
+def test_full_light_does_not_become_more():
+    pixels, p = torch.ones(2000, 1, 13, 13), drawn(2000)
+    seen = make_changes(pixels, [moving(p)])
+    assert seen.max() == 1
+    torch.testing.assert_close(seen, pixels)
+
+
+@pytest.mark.parametrize("side", [32, 29])
+def test_what_is_not_moved_keeps_its_bits(side):
+    pixels = noise(4, side=side)
     angle = np.array([0.0, 30.0, 0.0, 0.0])
     seen = moved(pixels, angle_deg=angle)
     assert torch.equal(seen[[0, 2, 3]], pixels[[0, 2, 3]])

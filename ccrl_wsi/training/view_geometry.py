@@ -40,7 +40,8 @@ def _move(pixels: Tensor, numbers: Tensor) -> Tensor:
         ],
         dim=-1,
     )
-    return grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    read = grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.clamp_(0, 1)  # the four weights add up to 1 only but for rounding
 
 
 def _read_at(from_middle: Tensor, start: Tensor, length: Tensor, side: int) -> Tensor:
