@@ -242,7 +242,7 @@ def config_(
     explain: Annotated[bool, typer.Option(help="Say what each setting means.")] = False,
 ) -> None:
     """Print the settings a run would use."""
-    from pipelines.models import resolved
+    from pipelines.resolved_settings import resolved
     from pipelines.show_settings import as_yaml
 
     typer.echo(as_yaml(resolved(_settings(config, set_)), explain=explain), nl=False)

@@ -25,9 +25,10 @@ from pipelines.folder_lock import exclusive
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
-from pipelines.models import find_models, resolved, with_device
+from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.progress import Progress
+from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
 
 log = logging.getLogger("ccrl_wsi")

@@ -9,7 +9,7 @@ import pytest
 from ccrl_wsi.config import Settings, load_settings
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.synthetic import DrawnSlide, DrawnSlideSpec, draw_slide
-from pipelines.models import resolved
+from pipelines.resolved_settings import resolved
 
 SMOKE = (
     "nuclei.segmenter=watershed",

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from ccrl_wsi.config import EmbeddingSettings
+from ccrl_wsi.embeddings import encoders
 from pipelines import doctor
 from pipelines.doctor import Check, check_output, check_weights, diagnose, render
+from tests.small_checkpoints import write_small_checkpoint
 
 Usage = namedtuple("Usage", "total used free")
 
 
 def test_everything_is_looked_at_and_nothing_fails_here(tmp_path):
     checks = diagnose(tmp_path, start_workers=False)
-    names = ["Python", "Packages", "OpenSlide", "OpenCV", "GPU", "Weights", "Computer", "Output"]
+    names = ["Python", "Packages", "OpenSlide", "OpenCV", "GPU", "Weights", "Encoders"]
+    names += ["Computer", "Output"]
     assert [check.name for check in checks] == names
     assert not [check for check in checks if check.state == "fail"]
     assert not [check for check in checks if (check.state == "ok") == bool(check.advice)]
@@ -76,6 +80,30 @@ def test_all_weights_present_is_ok(tmp_path, monkeypatch):
     for name in doctor._hovernet_repositories():
         (tmp_path / f"{name}.pth").write_bytes(b"weights")
     assert check_weights() == Check("Weights", "ok", f"all 4 in {tmp_path}")
+
+
+def test_the_bundled_encoder_is_named_with_its_data_and_licence(tmp_path, monkeypatch):
+    training = {"data": "CoNSeP", "licence": "CC BY-NC-SA 4.0"}
+    path = write_small_checkpoint(tmp_path / "ccrl.safetensors", name="best", training=training)
+    monkeypatch.setitem(encoders.BUNDLED, "ccrl", path)
+    detail = "ccrl: best, trained on CoNSeP (licence: CC BY-NC-SA 4.0)"
+    assert doctor.check_encoders() == Check("Encoders", "ok", detail)
+
+
+@pytest.mark.parametrize(("default", "state"), [("morphology", "warn"), ("ccrl", "fail")])
+def test_an_absent_or_damaged_encoder_fails_only_where_runs_would_use_it(
+    tmp_path, monkeypatch, default, state
+):
+    path = tmp_path / "ccrl.safetensors"
+    monkeypatch.setitem(encoders.BUNDLED, "ccrl", path)
+    monkeypatch.setattr(doctor, "EmbeddingSettings", lambda: EmbeddingSettings(encoder=default))
+    absent = doctor.check_encoders()
+    path.write_bytes(b"nothing")
+    damaged = doctor.check_encoders()
+    assert (absent.state, damaged.state) == (state, state)
+    assert absent.detail == damaged.detail == "ccrl: not usable"
+    assert "lacks the encoder ccrl" in absent.advice
+    assert "is not a .safetensors file" in damaged.advice
 
 
 def test_a_package_that_does_not_fit_is_named(monkeypatch):
