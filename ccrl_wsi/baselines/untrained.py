@@ -16,6 +16,10 @@ from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.seeding import rng_for
 
 
+CPU_BATCH = 128
+"""Crops at once on a CPU, whose cache holds no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelScale:
     """Mean and standard deviation of each colour channel, on a scale of 0..1."""
@@ -41,7 +45,7 @@ class Untrained:
     device
         As PyTorch names it.
     batch_size
-        Crops the network takes at once.
+        Crops the network takes at once; on a CPU never more than ``CPU_BATCH``.
     """
 
     name = "untrained"
@@ -61,7 +65,11 @@ class Untrained:
         self.n_dimensions = cast(int, network.n_dimensions)
         self.fingerprint = _fingerprint(network, scale)
         self._network, self._device = network.to(device), torch.device(device)
-        self._scale, self._batch_size = scale, batch_size
+        is_cpu = self._device.type == "cpu"
+        self._scale = scale
+        self._batch_size = min(batch_size, CPU_BATCH) if is_cpu else batch_size
+        if is_cpu:  # as crops lie in memory anyway
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, crops: ByteArray, measurements: FloatArray) -> FloatArray:
         """Embeddings (n, d) float32 of ``crops`` (n, side, side, channels) uint8."""
