@@ -15,7 +15,6 @@ from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.seeding import rng_for
 
-
 CPU_BATCH = 128
 """Crops at once on a CPU, whose cache holds no more."""
 
