@@ -41,6 +41,8 @@ def test_xavier_draws_convolutions_and_linear_layers_and_leaves_norms():
     # Variance 2 / (n_in + n_out), Glorot and Bengio 2010; a kernel's pixels count as channels.
     assert network[0].weight.std().item() == pytest.approx((2 / (80 * 9)) ** 0.5, rel=0.03)
     assert network[2].weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.03)
+    # Normal, not uniform: some are further out than sqrt(3) standard deviations.
+    assert network[2].weight.abs().max() > 3 * network[2].weight.std()
     assert not network[0].bias.any()
     assert not network[2].bias.any()
     assert (network[1].bias == 7).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ccrl_wsi.training.losses.cosines import unit
@@ -15,5 +14,4 @@ def byol(queries: Tensor, keys: Tensor) -> Tensor:
     prediction head on the queries and a key network that follows slowly keep all cells from
     becoming one point.
     """
-    with torch.autocast(queries.device.type, enabled=False):
-        return (2 - 2 * (unit(queries) * unit(keys)).sum(dim=1)).mean()
+    return (2 - 2 * (unit(queries) * unit(keys)).sum(dim=1)).mean()
