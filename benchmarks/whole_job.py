@@ -114,7 +114,12 @@ def _run(path: Path, out: Path) -> dict[str, Any]:
     from pipelines.run import run_cohort
 
     settings = load_settings(
-        overrides=["nuclei.segmenter=watershed", "tissue.method=none", "compute.read_ahead=0"]
+        overrides=[
+            "nuclei.segmenter=watershed",
+            "embedding.encoder=morphology",
+            "tissue.method=none",
+            "compute.read_ahead=0",
+        ]
     )
     run_cohort([SlideSource(path, path.stem)], out, settings, SerialMachine())
     report: dict[str, Any] = json.loads((out / "run_report.json").read_text())["cells_in_all"]

@@ -33,7 +33,14 @@ from pipelines.tile_pass import SlideView, cells_of_tile
 from tests.image_folders import nucls_mask, save_consep, save_fold, save_image, save_nucls
 
 MPP = 0.5
-SETTINGS = load_settings(overrides=["nuclei.min_area_um2=0", "nuclei.max_area_um2=1e6"])
+SETTINGS = load_settings(
+    overrides=[
+        "nuclei.min_area_um2=0",
+        "nuclei.max_area_um2=1e6",
+        "crops.scale=2",
+        "crops.size_px=32",
+    ]
+)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,14 @@ from pipelines.stopwatch import Stopwatch
 from pipelines.tile_pass import SlideView, cells_of_tile
 
 MPP = 0.5
-SETTINGS = load_settings(overrides=["nuclei.min_area_um2=0", "nuclei.max_area_um2=1e6"])
+SETTINGS = load_settings(
+    overrides=[
+        "nuclei.min_area_um2=0",
+        "nuclei.max_area_um2=1e6",
+        "crops.scale=2",
+        "crops.size_px=32",
+    ]
+)
 
 
 @lru_cache(maxsize=1)
