@@ -46,7 +46,7 @@ SOURCES = {
 def gather_crops(data: DataSettings, seed: int) -> CropSet:
     """The nuclei that ``data`` names, cut out and measured; from ``data.cache`` where it has them.
 
-    Nuclei at the border of an image are among them: what lies outside is white. Unlabelled nuclei
+    Nuclei at the border of an image are among them: the image is mirrored there. Unlabelled nuclei
     of NuCLS are not, as in the paper; elsewhere they stay.
 
     Parameters
@@ -101,7 +101,7 @@ def crops_of_image(image: LabelledImage, scale: float, size_px: int) -> CropSet:
     regions = find_regions(labels)
     measured = measure(image.rgb, labels, regions, trace_outlines(labels, regions), image.mpp)
     return CropSet(
-        crops=cut_crops(image.rgb, crop_windows(regions.boxes, scale), size_px),
+        crops=cut_crops(image.rgb, crop_windows(regions.boxes, scale), size_px, "mirror"),
         measurements=measured,
         source=np.zeros(len(regions), np.int32),
         label=image.label,

@@ -145,3 +145,16 @@ def test_no_windows_give_no_crops():
 
     assert windows.shape == (0, 4)
     assert cut_crops(noise(9, 9), windows, 32).shape == (0, 32, 32, 3)
+
+
+def test_tissue_that_went_on_is_mirrored_at_the_edge():
+    rgb = noise(40, 30)
+    windows = np.array([[-10, -5, 24, 24], [20, 30, 24, 24], [3, 4, 20, 20], [-70, 5, 24, 24]])
+    found = cut_crops(rgb, windows, 24, "mirror")
+    around = np.pad(rgb, ((100, 100), (100, 100), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(found, cut_crops(around, windows + [100, 100, 0, 0], 24))
+
+
+def test_an_image_of_one_pixel_has_a_mirror_image():
+    rgb = np.full((1, 1, 3), 7, np.uint8)
+    assert (cut_crops(rgb, np.array([[-2, -2, 5, 5]]), 8, "mirror") == 7).all()

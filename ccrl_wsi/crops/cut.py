@@ -5,11 +5,14 @@ NuCLS) of the box's long side; it is then resized to one size for the network. T
 bicubically. Shrinking so would skip pixels and turn chromatin into false patterns, therefore
 windows larger than the crop are averaged over areas; smaller ones are enlarged bicubically.
 
-At the slide's edge windows are neither shifted nor cut: they stay centred and square, and what
-lies outside is white, like glass.
+At an edge windows are neither shifted nor cut: they stay centred and square. Outside a slide is
+white, like glass. Outside an image that was itself cut out of tissue, tissue went on: there the
+image is mirrored. (White there makes a group of its own of the cells at the edges.)
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -45,18 +48,23 @@ def inside(windows: IntArray, box: Box) -> BoolArray:
     return within
 
 
-def cut_crops(rgb: ByteArray, windows: IntArray, size_px: int) -> ByteArray:
+def cut_crops(
+    rgb: ByteArray, windows: IntArray, size_px: int, outside: Literal["white", "mirror"] = "white"
+) -> ByteArray:
     """Crops (n, size_px, size_px, 3) uint8 of square windows (n, 4) in pixels of ``rgb``.
 
-    What lies outside ``rgb`` (h, w, 3) uint8 is white.
+    What lies outside ``rgb`` (h, w, 3) uint8 is white, or its mirror image.
     """
     rgb = np.ascontiguousarray(rgb)  # OpenCV refuses views such as a channel flip
     crops = np.empty((len(windows), size_px, size_px, 3), np.uint8)
-    image = Box(0, 0, rgb.shape[1], rgb.shape[0])
+    h, w = rgb.shape[:2]
+    image = Box(0, 0, w, h)
     is_inside = inside(windows, image)
     for i, (left, top, side, _) in enumerate(windows.tolist()):
         if is_inside[i]:
             pixels = rgb[top : top + side, left : left + side]
+        elif outside == "mirror":
+            pixels = rgb[np.ix_(*(_mirrored(a, side, n) for a, n in ((top, h), (left, w))))]
         else:
             pixels = _padded(rgb, Box(left, top, side, side).clipped(image), (left, top), side)
         method = cv2.INTER_AREA if side > size_px else cv2.INTER_CUBIC
@@ -72,3 +80,11 @@ def _padded(rgb: ByteArray, seen: Box, corner: tuple[int, int], side: int) -> By
         seen.top : seen.bottom, seen.left : seen.right
     ]
     return window
+
+
+def _mirrored(start: int, side: int, n: int) -> IntArray:
+    """The pixels 0..n - 1 that ``side`` pixels from ``start`` on are mirror images of."""
+    period = max(2 * (n - 1), 1)  # the edge itself is not repeated
+    place = np.abs(np.arange(start, start + side)) % period
+    nearest: IntArray = np.minimum(place, period - place)
+    return nearest
