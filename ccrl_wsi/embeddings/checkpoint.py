@@ -53,6 +53,8 @@ class CheckpointHeader(Section):
         Key of ``network.ARCHITECTURES`` and what it is built with.
     mean, std
         Of the channels, on a scale of 0..1; inputs are normalised with them.
+    unit_length
+        Whether what the network gives is divided by its length: k-means then compares directions.
     n_dimensions
         Length of an embedding, its size included.
     size
@@ -67,6 +69,7 @@ class CheckpointHeader(Section):
     mean: tuple[float, ...]
     std: tuple[Positive, ...]
     crop: CropRule
+    unit_length: bool = False
     n_dimensions: int = Field(ge=1)
     size: SizeFeature | None = None
     training: dict[str, Any] = {}

@@ -22,7 +22,10 @@ SCALE, SIZE_PX = 2.0, 32
 """How crops are cut for encoders that do not ask: the paper's rule on CoNSeP."""
 
 LIGHT = 60e6
-"""Multiplications a crop up to which a CPU core embeds cells about as fast as it finds them."""
+"""Multiplications a crop: they take a CPU core about three times as long as finding the nucleus.
+
+Up to here, a few cores do more than one worker that has the GPU but only one core.
+"""
 
 
 def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
@@ -109,7 +112,7 @@ def complete_crops(crops: CropSettings, settings: EmbeddingSettings) -> CropSett
 
 
 def is_light(settings: EmbeddingSettings) -> bool:
-    """Whether a CPU core embeds cells about as fast as it finds them without a network.
+    """Whether CPU cores embed cells not much more slowly than they find them without a network.
 
     Raises
     ------
