@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ccrl_wsi.arrays import FloatArray
 from ccrl_wsi.crop_set import CropSet, channel_statistics
-from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
+from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder, unit_rows
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, CropRule, save_checkpoint
 from ccrl_wsi.embeddings.size_feature import size_column, size_feature
 from ccrl_wsi.errors import ModelError
@@ -108,6 +108,7 @@ def _header(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         crop=CropRule(scale=crops.scale, size_px=crops.size_px, mpp=crops.mpp),
+        unit_length=export.unit_length,
         n_dimensions=cast(int, network.n_dimensions),
         training=dict(training),
     )
@@ -129,6 +130,8 @@ def _plain(network: nn.Module, header: CheckpointHeader, crops: CropSet) -> Floa
     with torch.inference_mode():
         found: Tensor = network(torch.tensor(pixels, dtype=torch.float32))
     vectors: FloatArray = found.numpy()
+    if header.unit_length:
+        vectors = unit_rows(vectors)
     if header.size is None:
         return vectors
     return np.column_stack([vectors, size_column(_areas(crops), header.size)])

@@ -102,7 +102,7 @@ class _Training:
         self._batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
         self.n_steps = self._batches.n_steps(schedule.epochs)
         self._learner = CcrlLearner(
-            crops, _make_model(settings, crops.n_channels, device), settings, device, world
+            crops, make_model(settings, crops.n_channels, device), settings, device, world
         )
 
     def run(self) -> None:
@@ -178,7 +178,8 @@ class _Training:
         }
 
 
-def _make_model(settings: TrainSettings, n_channels: int, device: str) -> CcrlModel:
+def make_model(settings: TrainSettings, n_channels: int, device: str) -> CcrlModel:
+    """The model of ``settings`` for crops of ``n_channels``, with its first weights."""
     network, arguments = settings.network, _arguments(settings.network, n_channels)
 
     def backbone() -> nn.Module:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccrl_wsi.embeddings.ccrl_encoder import CPU_BATCH, CcrlEncoder
+from ccrl_wsi.embeddings.ccrl_encoder import CPU_BATCH, CcrlEncoder, unit_rows
 from ccrl_wsi.embeddings.checkpoint import save_checkpoint
 from ccrl_wsi.embeddings.network import PreActResNet18
 from ccrl_wsi.embeddings.size_feature import SizeFeature
@@ -57,6 +57,21 @@ def test_the_size_is_the_last_dimension_and_changes_no_other(path, tmp_path):
         found[:, :8], CcrlEncoder(path, "cpu", 16)(crops(3), measured(areas))
     )
     np.testing.assert_allclose(found[:, 8], [0, 2, -4], atol=1e-5)
+
+
+def test_unit_length_leaves_directions_and_the_size_as_they_are(path, tmp_path):
+    areas = np.exp([3.5, 4.0, 2.5])
+    found = CcrlEncoder(sized(tmp_path, unit_length=True), "cpu", 16)(crops(3), measured(areas))
+    plain = CcrlEncoder(path, "cpu", 16)(crops(3), measured(areas))
+    wanted = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :8], wanted, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 8], [0, 2, -4], atol=1e-5)
+
+
+def test_a_vector_of_zeros_has_no_direction():
+    np.testing.assert_array_equal(
+        unit_rows(np.array([[0, 0], [3, 4]], np.float32)), np.array([[0, 0], [0.6, 0.8]], np.float32)
+    )
 
 
 def test_a_cell_without_a_measured_area_is_refused(tmp_path):

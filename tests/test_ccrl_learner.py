@@ -47,7 +47,10 @@ def drawn_crops(n=40, side=12, channels=3, seed=0) -> CropSet:
     return CropSet(crops, nothing, source, label, ("a", "b", "c", "d"), (), 2.0, 0.25)
 
 
-def make_learner(settings: TrainSettings, crops: CropSet, world: World = World()) -> CcrlLearner:
+ALONE = World()
+
+
+def make_learner(settings: TrainSettings, crops: CropSet, world: World = ALONE) -> CcrlLearner:
     widths = settings.network.widths
 
     def backbone() -> nn.Module:

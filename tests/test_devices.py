@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ccrl_wsi.devices import resolve_device
+from ccrl_wsi.devices import move_to, resolve_device
 from ccrl_wsi.errors import ConfigError
 
 
@@ -31,3 +31,12 @@ def test_a_gpu_asked_for_by_number_must_exist(monkeypatch):
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(ConfigError, match="choose auto"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("widths", "layout"), [((8, 24), torch.channels_last), ((8, 12), torch.contiguous_format)]
+)
+def test_on_a_cpu_channels_come_last_only_where_it_is_safe(widths, layout):
+    network = torch.nn.Sequential(*(torch.nn.Conv2d(3, width, 3) for width in widths))
+    assert move_to(network, torch.device("cpu")) == layout
+    assert network[0].weight.is_contiguous(memory_format=layout)

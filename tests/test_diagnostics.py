@@ -49,3 +49,9 @@ def test_no_measure_keeps_a_gradient_or_computes_in_bfloat16():
     for value in values:
         assert not value.requires_grad
         assert value.dtype == torch.float32
+
+
+def test_the_rank_of_what_is_no_number_is_no_number():
+    broken = torch.eye(3)
+    broken[1, 1] = torch.inf
+    assert effective_rank(broken).isnan()

@@ -47,8 +47,11 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     """How many directions (n, d) embeddings fill, 1 to min(n, d): exp of the entropy of spectrum.
 
     Roy & Vetterli 2007, of the matrix as given: take the mean off first to ask about the spread.
-    The only measure here that makes the host wait for the device. NaN if all are 0.
+    The only measure here that makes the host wait for the device. NaN if all are 0, or if any is
+    no finite number.
     """
+    if not torch.isfinite(embeddings).all():
+        return embeddings.new_tensor(torch.nan, dtype=torch.float32)
     values: Tensor = torch.linalg.svdvals(embeddings.float())
     shares = values / values.sum()
     entropy: Tensor = torch.special.entr(shares).sum()

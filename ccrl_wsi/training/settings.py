@@ -106,6 +106,9 @@ class ExportSettings(Section):
     network: Literal["momentum", "query"] = Field(
         "momentum", description="momentum: ensembling; query: without it (Table 3)."
     )
+    unit_length: bool = Field(
+        False, description="Divide embeddings by their length, so that directions are clustered."
+    )
     size_weight: float = Field(
         0.0,
         ge=0,
