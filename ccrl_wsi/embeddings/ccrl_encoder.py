@@ -19,7 +19,7 @@ from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.measurement_names import columns_of
 
 CPU_BATCH = 128
-"""Crops at once on a CPU, whose cache holds no more: with 1024, networks take up to twice as long."""
+"""Crops at once on a CPU, whose cache holds no more: with 1024 it takes up to twice as long."""
 
 
 class CcrlEncoder:
