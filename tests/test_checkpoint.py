@@ -134,7 +134,10 @@ def test_a_size_is_remembered_and_without_one_there_is_no_word_of_it(good, tmp_p
     assert json.loads(sized.with_suffix(".json").read_text())["size"]["factor"] == 2.0
     assert "size" not in json.loads(good.with_suffix(".json").read_text())
     with safe_open(good, "numpy") as file:
-        assert "size" not in json.loads(file.metadata()[FORMAT])["header"]
+        header = json.loads(file.metadata()[FORMAT])["header"]
+    assert not {"size", "unit_length"} & header.keys()
+    unit = write_small_checkpoint(tmp_path / "unit.safetensors", unit_length=True)
+    assert read_header(unit).unit_length
 
 
 def _missing(path):

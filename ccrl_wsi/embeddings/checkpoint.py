@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FORMAT = "ccrl-wsi encoder"
 """Name of the metadata's entry."""
 VERSION = 1
+LATER_FIELDS = ("size", "unit_length")
+"""Of the header, what the first files had no word of."""
 SUFFIX = ".safetensors"
 MPP_TOLERANCE = 0.1
 """Relative difference of pixel size up to which an encoder fits: scanners differ by as much."""
@@ -102,8 +104,8 @@ def save_checkpoint(
     if path.suffix != SUFFIX:
         raise ModelError(f"A checkpoint's name ends in {SUFFIX}: save it as {path.stem}{SUFFIX}.")
     _check_tensors(path, header, {name: tuple(t.shape) for name, t in state.items()})
-    # Without a size there is no word of it: older versions read what they know.
-    left_out = {"size"} if header.size is None else None
+    # What is not used is not spoken of: older versions read what they know.
+    left_out = {name for name in LATER_FIELDS if not getattr(header, name)}
     about = {"version": VERSION, "header": header.model_dump(mode="json", exclude=left_out)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if half:
