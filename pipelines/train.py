@@ -77,11 +77,13 @@ def _train_together(
 ) -> Trained:
     began = time.monotonic()
     _check_same_crops(crops, device, world)
-    folder = claim_training(out, settings, crops)
-    with exclusive(folder.root) if world.is_first else nullcontext():
+    # If the first is refused the folder, torchrun ends the others.
+    is_first = world.is_first
+    folder = claim_training(out, settings, crops) if is_first else TrainFolder(out.resolve())
+    with exclusive(folder.root) if is_first else nullcontext():
         training = _Training(settings, folder, crops, device, world)
         training.run()
-        if world.is_first:
+        if is_first:
             training.write_results()
     return Trained(folder.encoder, len(crops), training.n_steps, time.monotonic() - began)
 

@@ -70,7 +70,8 @@ def test_unit_length_leaves_directions_and_the_size_as_they_are(path, tmp_path):
 
 def test_a_vector_of_zeros_has_no_direction():
     np.testing.assert_array_equal(
-        unit_rows(np.array([[0, 0], [3, 4]], np.float32)), np.array([[0, 0], [0.6, 0.8]], np.float32)
+        unit_rows(np.array([[0, 0], [3, 4]], np.float32)),
+        np.array([[0, 0], [0.6, 0.8]], np.float32),
     )
 
 
