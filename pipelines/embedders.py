@@ -132,7 +132,12 @@ def _untrained(settings: EvaluateSettings, crops: CropSet) -> Embedder:
     from ccrl_wsi.devices import resolve_device
     from ccrl_wsi.embeddings.network import build_network
 
-    build = partial(build_network, "preact_resnet18", {"n_channels": crops.n_channels})
+    arguments = {
+        "n_channels": crops.n_channels,
+        "widths": list(settings.untrained_widths),
+        "stem_stride": settings.untrained_stem_stride,
+    }
+    build = partial(build_network, "preact_resnet18", arguments)
     device = resolve_device(settings.device)
     scale = channel_scale(crops)
     return Finished(Untrained(build, scale, settings.seed, device, settings.batch_size))

@@ -53,6 +53,10 @@ class EvaluateSettings(Section):
     n_init: int = Field(10, ge=1, description="Starts of one repetition; the tightest is kept.")
     max_iter: int = Field(300, ge=1, description="Steps of one start at most.")
     pixel_components: int = Field(64, ge=1, description="Principal components of `pixels`.")
+    untrained_widths: tuple[int, ...] = Field(
+        (64, 128, 256, 512), description="Network of `untrained`: the paper's unless told."
+    )
+    untrained_stem_stride: int = Field(1, ge=1, le=2, description="Likewise.")
     probes: bool = Field(
         True, description="1-NN and linear probe too; they learn from training labels."
     )
