@@ -177,6 +177,11 @@ def test_importing_costs_none_of_the_slow_packages(module):
     assert run_python(code).stdout.split() == []
 
 
+def test_training_needs_neither_tiatoolbox_nor_openslide():
+    code = "import sys, pipelines.train; print(*({'tiatoolbox', 'openslide'} & sys.modules.keys()))"
+    assert run_python(code).stdout.split() == []
+
+
 def test_help_answers_in_under_a_second():
     command = Path(sys.executable).with_name("ccrl-wsi")
     # Processor time of the fastest of some calls: other work on the machine does not count.

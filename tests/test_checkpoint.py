@@ -310,3 +310,9 @@ def test_what_is_left_open_is_never_another_rule():
 @pytest.mark.parametrize("mpp", [0.25, 0.2462, 0.263])
 def test_the_crop_rule_allows_for_what_scanners_differ_by(mpp):
     check_crop_rule(small_header(crop=CropRule(scale=2, size_px=32, mpp=0.25)), CropSettings(), mpp)
+
+
+def test_others_may_read_a_checkpoint_as_any_new_file(tmp_path):
+    (tmp_path / "usual").touch()
+    path = write_small_checkpoint(tmp_path / "small.safetensors")
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -99,7 +99,7 @@ def save_checkpoint(
         If ``path`` does not end in .safetensors, the tensors are not the architecture's, or
         values do not fit into 16 bits.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if path.suffix != SUFFIX:
         raise ModelError(f"A checkpoint's name ends in {SUFFIX}: save it as {path.stem}{SUFFIX}.")
@@ -112,7 +112,8 @@ def save_checkpoint(
         tensors = {name: _halved(path, name, tensor) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, unfinished, metadata={FORMAT: json.dumps(about)})
+    # Not save_file, whose files nobody else may read.
+    unfinished.write_bytes(save(tensors, metadata={FORMAT: json.dumps(about)}))
     unfinished.replace(path)
     beside = header.model_dump_json(indent=2, exclude=left_out) + "\n"
     path.with_suffix(".json").write_text(beside, encoding="utf-8")

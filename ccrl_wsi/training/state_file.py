@@ -50,7 +50,7 @@ def save_state(
     ModelError
         If it cannot be written, with the system's reason.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.items()}
@@ -58,7 +58,8 @@ def save_state(
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, metadata={FORMAT: record})
+        # Not save_file, whose files nobody else may read.
+        unfinished.write_bytes(save(tensors, metadata={FORMAT: record}))
         _flush(unfinished)
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:
