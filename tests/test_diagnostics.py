@@ -7,13 +7,7 @@ import math
 import pytest
 import torch
 
-from ccrl_wsi.training.diagnostics import alignment, effective_rank, spread, uniformity
-
-
-def test_alignment_is_two_less_twice_the_cosine():
-    first = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
-    second = torch.tensor([[5.0, 0.0], [1.0, 0.0], [-4.0, -4.0]])
-    assert alignment(first, second).item() == pytest.approx((0 + 2 + 4) / 3)
+from ccrl_wsi.training.diagnostics import effective_rank, spread, uniformity
 
 
 def test_uniformity_of_a_square_and_of_a_point():
@@ -45,7 +39,7 @@ def test_effective_rank_counts_equal_directions_and_weighs_unequal_ones():
 def test_no_measure_keeps_a_gradient_or_computes_in_bfloat16():
     z = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        values = [alignment(z, z + 1), uniformity(z), spread(z), effective_rank(z)]
+        values = [uniformity(z), spread(z), effective_rank(z)]
     for value in values:
         assert not value.requires_grad
         assert value.dtype == torch.float32

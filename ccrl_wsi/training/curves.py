@@ -12,7 +12,7 @@ from ccrl_wsi.arrays import FloatArray
 
 PANELS = {
     "loss": "Loss",
-    "alignment": "Alignment: squared distance of two views",
+    "alignment": "Alignment: cosine of a query and its key",
     "uniformity": "Uniformity: log potential of all pairs",
     "spread": "Collapse: sd of a dimension (0: collapsed)",
 }

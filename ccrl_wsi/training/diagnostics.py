@@ -12,16 +12,6 @@ from torch.nn.functional import normalize
 
 
 @torch.no_grad()
-def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared distance of the two views of a cell, 0 to 4; 0 is perfect.
-
-    Wang & Isola 2020 with alpha = 2. ``first`` and ``second`` are (n, d), row by row a pair.
-    """
-    difference = normalize(first.float(), dim=1) - normalize(second.float(), dim=1)
-    return difference.square().sum(dim=1).mean()
-
-
-@torch.no_grad()
 def uniformity(embeddings: Tensor, t: float = 2.0) -> Tensor:
     """Log of the mean Gaussian potential of all pairs of (n, d) embeddings; lower is more even.
 
