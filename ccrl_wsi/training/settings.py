@@ -2,7 +2,9 @@
 
 Defaults are those of the CCRL paper (Nakhli et al., Contrastive Cell Representation Learning,
 2022) on CoNSeP. What the paper does not print comes from the code of its authors' next work
-(VOLTA); what goes beyond the paper is off unless asked for, and names its source.
+(VOLTA), except where it says so; what goes beyond the paper is off unless asked for, and names its
+source. A description that begins with a choice, such as ``info_nce:``, is of a setting that has no
+effect otherwise.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ccrl_wsi.config import Positive, Section
-from ccrl_wsi.data_settings import DataSettings as DataSettings
+from ccrl_wsi.data_settings import DataSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[int, Field(ge=1)]
 Range = tuple[float, float]
 
 
@@ -22,9 +26,11 @@ class NetworkSettings(Section):
     """Backbone and heads."""
 
     architecture: str = Field("preact_resnet18", description="The backbone.")
-    widths: tuple[int, ...] = Field((64, 128, 256, 512), description="Channels of its stages.")
+    widths: tuple[Width, ...] = Field(
+        (64, 128, 256, 512), min_length=1, description="Channels of its stages."
+    )
     stem_stride: int = Field(1, ge=1, le=2, description="2: a quarter of the cost; not the paper.")
-    projector: tuple[int, int] = Field((128, 64), description="Hidden and output width.")
+    projector: tuple[Width, Width] = Field((128, 64), description="Hidden and output width.")
     predictor: int | None = Field(
         32, ge=1, description="Hidden width of the prediction head; null: none (Table 3)."
     )
@@ -36,8 +42,8 @@ class ViewSettings(Section):
     cropped: Literal["one", "both", "none"] = Field(
         "one", description="one: the local-global connection; both: without it (Table 3)."
     )
-    crop_area: Range = Field((0.2, 1.0), description="Share of the area that a local view shows.")
-    crop_ratio: Range = Field((0.75, 4 / 3), description="Width / height of a local view.")
+    crop_area: Range = Field((0.2, 1.0), description="one, both: share of the area that is seen.")
+    crop_ratio: Range = Field((0.75, 4 / 3), description="one, both: width / height.")
     p_jitter: Share = 0.8
     brightness: float = Field(0.4, ge=0, description="Factor 1 - x to 1 + x.")
     contrast: float = Field(0.4, ge=0, description="Likewise.")
@@ -50,10 +56,12 @@ class ViewSettings(Section):
     p_rotate: Share = 0.5
     rotate_deg: float = Field(180.0, ge=0, le=180, description="Angle -x to x.")
     p_stain: Share = Field(
-        0.0, description="Share with haematoxylin and eosin changed (Tellez et al. 2018)."
+        0.0, description="Share whose stain densities are changed (HED; Tellez et al. 2018)."
     )
     stain_sigma: float = Field(
-        0.05, ge=0, description="Each stain's density times 1 +- this, plus +- this."
+        0.05,
+        ge=0,
+        description="Of three stains (H, E, rest), each density times 1 +- this, plus +- this.",
     )
 
 
@@ -63,24 +71,31 @@ class LossSettings(Section):
     kind: Literal["info_nce", "byol"] = Field(
         "info_nce", description="byol: no negatives (Grill et al. 2020)."
     )
-    temperature: Positive = 0.07
+    temperature: Positive = Field(0.07, description="info_nce: divides the cosines.")
     symmetric: bool = Field(
         False,
         description="Each view once query and once key, as in VOLTA; false: the local view asks, "
         "the whole view answers, as in the paper's Eq. 2.",
     )
-    queue_size: int = Field(65_536, ge=1, description="Keys of whole views kept as negatives.")
-    batch_negatives: bool = Field(False, description="Other keys of the batch too, as in VOLTA.")
-    mask_own: bool = Field(False, description="A cell's own older keys are no negatives of it.")
+    queue_size: int = Field(65_536, ge=1, description="info_nce: keys of whole views kept.")
+    batch_negatives: bool = Field(
+        False, description="info_nce: other keys of the batch are negatives too, as in VOLTA."
+    )
+    mask_own: bool = Field(
+        False, description="info_nce: a cell's own older keys are no negatives of it."
+    )
     debias: float = Field(
-        0.0, ge=0, lt=1, description="Share of negatives of the same class (Chuang et al. 2020)."
+        0.0,
+        ge=0,
+        lt=1,
+        description="info_nce: share of negatives of the same class (Chuang et al. 2020).",
     )
     prototypes: int | None = Field(
         None, ge=2, description="Clusters of a prototype term (ProPos, Huang et al. 2022)."
     )
-    prototype_weight: float = Field(0.1, ge=0)
-    prototype_temperature: Positive = 0.5
-    prototype_from_epoch: int = Field(0, ge=0, description="First epoch with the prototype term.")
+    prototype_weight: float = Field(0.1, ge=0, description="prototypes: the term's weight.")
+    prototype_temperature: Positive = Field(0.5, description="prototypes: ProPos' temperature.")
+    prototype_from_epoch: int = Field(0, ge=0, description="prototypes: first epoch with the term.")
 
 
 class ScheduleSettings(Section):
@@ -90,8 +105,11 @@ class ScheduleSettings(Section):
     batch_size: int = Field(1024, ge=2, description="Of all processes together.")
     learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    warmup_epochs: float = Field(10, ge=0)
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999),
+        description="Adam's own defaults, as the paper says no more; VOLTA: 0.9, 0.99.",
+    )
+    warmup_epochs: float = Field(10, ge=0, description="The rate rises from 0; below epochs.")
     momentum: Share = Field(0.999, description="Of the key network, at the start.")
     last_momentum: Share = Field(0.999, description="At the end; cosine between.")
     balance: Literal["none", "slides"] = Field(
@@ -148,5 +166,15 @@ class TrainSettings(Section):
             raise ValueError(
                 "loss.kind=byol needs the prediction head: without it all cells become one point. "
                 "Set network.predictor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_rate_gets_as_high_as_asked(self) -> TrainSettings:
+        schedule = self.schedule
+        if schedule.warmup_epochs >= schedule.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs={schedule.warmup_epochs:g} leaves nothing of "
+                f"schedule.epochs={schedule.epochs:g}: lower the first or raise the second"
             )
         return self
