@@ -39,6 +39,9 @@ from pipelines.train_progress import TrainProgress
 
 log = logging.getLogger("ccrl_wsi")
 
+NOT_IN_ENCODERS: dict[str, bool | set[str]] = {"compute": True, "data": {"path", "cache"}}
+"""Settings an encoder does not tell: the machine, and where on it files lie."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -64,6 +67,8 @@ def train_encoder(settings: TrainSettings, out: Path) -> Trained:
     """
     device = resolve_device(settings.compute.device)
     world = join_world(device)
+    if not world.is_first:
+        log.setLevel(logging.WARNING)
     try:
         crops = gather_crops(settings.data, settings.seed)
         log.info("%d crops of %d images or slides", len(crops), len(crops.source_names))
@@ -99,7 +104,8 @@ class _Training:
         device: str,
         world: World,
     ) -> None:
-        self._settings, self._folder, self._crops, self._world = settings, folder, crops, world
+        self._settings, self._folder, self._crops = settings, folder, crops
+        self._device, self._world = device, world
         schedule = settings.schedule
         self._batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
         self.n_steps = self._batches.n_steps(schedule.epochs)
@@ -138,19 +144,25 @@ class _Training:
             "n_crops": len(self._crops),
             "crops": fingerprint_of(self._crops),
             "n_steps": self.n_steps,
-            "settings": self._settings.model_dump(mode="json", exclude={"compute"}),
+            "settings": self._settings.model_dump(mode="json", exclude=NOT_IN_ENCODERS),
             "versions": versions(),
         }
         encoder = self._learner.model.encoder(export.network)
         write_encoder(self._folder.encoder, encoder, plan, self._crops, export, record)
 
     def _resume(self) -> int:
-        if not self._folder.state.exists():
-            return 0
-        saved = load_state(self._folder.state)
-        self._learner.load_state(saved.tensors)
-        log.info("Going on after step %d of %d", saved.step, self.n_steps)
-        return saved.step
+        start_step = 0
+        if self._folder.state.exists():
+            saved = load_state(self._folder.state)
+            self._learner.load_state(saved.tensors)
+            start_step = saved.step
+            log.info("Going on after step %d of %d", start_step, self.n_steps)
+        if not _all_have(start_step, self._device, self._world):
+            raise StoreError(
+                f"The processes that train together found different states in {self._folder.root}. "
+                "Give all of them the same folder (-o), on a disk that all machines see."
+            )
+        return start_step
 
     def _hooks(self, metric_log: MetricLog | None, progress: TrainProgress | None) -> Hooks:
         if metric_log is None or progress is None:
@@ -208,13 +220,20 @@ def _arguments(network: NetworkSettings, n_channels: int) -> dict[str, Any]:
 
 def _check_same_crops(crops: CropSet, device: str, world: World) -> None:
     """Processes on several machines may see several versions of the data."""
-    import torch
-
     if world.size == 1:
         return
-    mine = torch.tensor([int(fingerprint_of(crops)[:15], 16)], device=device)
-    if torch.unique(gather_rows(mine)).numel() > 1:
+    if not _all_have(int(fingerprint_of(crops)[:15], 16), device, world):
         raise StoreError(
             "The processes that train together found different crops. Give all of them the same "
             "data and settings."
         )
+
+
+def _all_have(number: int, device: str, world: World) -> bool:
+    """Whether all processes call this with the same number."""
+    import torch
+
+    if world.size == 1:
+        return True
+    found = gather_rows(torch.tensor([number], device=device))
+    return len(set(found.tolist())) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,15 @@ from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import read_header
-from ccrl_wsi.errors import CcrlError, ConfigError
+from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
+from ccrl_wsi.training.learner import World
 from ccrl_wsi.training.settings import TrainSettings
 from ccrl_wsi.training.state_file import load_state
+from pipelines import train as train_module
 from pipelines.cli import app
 from pipelines.crop_sets import gather_crops
 from pipelines.train import train_encoder
+from pipelines.train_folder import TrainFolder
 from tests.image_folders import save_consep
 
 QUICK = [
@@ -73,6 +77,7 @@ def test_a_training_leaves_an_encoder_and_its_record(consep, trained):
     header = read_header(trained / "encoder.safetensors")
     assert (header.crop.scale, header.crop.size_px, header.crop.mpp) == (2.0, 16, 0.25)
     assert header.training["settings"]["data"]["split"] == "train"
+    assert str(consep) not in header.model_dump_json()
     assert header.training["n_crops"] == 96
     crops = gather_crops(quick(consep).data, 0)
     vectors = CcrlEncoder(trained / "encoder.safetensors", "cpu", 64)(
@@ -230,3 +235,33 @@ def test_torchrun_trains_as_one_process_does(consep, trained, tmp_path):
     )
     assert np.abs(one - two).max() < 0.02 * one.std()
     assert len(json.loads((tmp_path / "training.json").read_text())["crops"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("schedule.warmup_epochs=4", "warmup_epochs=4 leaves nothing of schedule.epochs=4"),
+        ("schedule.betas=[0.9, 1.0]", "schedule.betas"),
+        ("network.widths=[]", "network.widths"),
+        ("network.projector=[0, 8]", "network.projector"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(override, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_tree(TrainSettings, [], [*QUICK, override])
+
+
+def test_processes_that_found_different_states_are_refused(consep, tmp_path, monkeypatch):
+    training = train_module._Training(
+        quick(consep),
+        TrainFolder(tmp_path),
+        gather_crops(quick(consep).data, 0),
+        "cpu",
+        World(0, 2),
+    )
+    steps = torch.tensor([0, 7])  # what the two processes say
+    monkeypatch.setattr(train_module, "gather_rows", lambda mine: steps)
+    with pytest.raises(StoreError, match="different states"):
+        training._resume()
+    monkeypatch.setattr(train_module, "gather_rows", lambda mine: torch.cat([mine, mine]))
+    assert training._resume() == 0
