@@ -186,7 +186,8 @@ def train(
     from ccrl_wsi.training.settings import TrainSettings
     from pipelines.train import train_encoder
 
-    overrides = [*set_, *([f"data.path={data}"] if data else [])]
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
     settings = load_tree(TrainSettings, [find_config(file) for file in config], overrides)
     trained = train_encoder(settings, out)
     typer.echo(f"{trained.encoder}: {trained.n_steps} steps on {trained.n_crops} crops")
