@@ -70,8 +70,9 @@ def write_encoder(
     Raises
     ------
     ModelError
-        If the tensors are not the architecture's, embeddings are not finite or all alike, or do
-        not survive the file. An older file at ``path`` then stays.
+        If the tensors are not the architecture's, embeddings are not finite, do not survive the
+        file, or are all alike where the size shall be weighed against them. An older file at
+        ``path`` then stays.
     """
     twin = copy.deepcopy(network).eval().float()
     device = str(next(twin.parameters()).device)
