@@ -12,6 +12,7 @@ from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from ccrl_wsi.measurement_names import NAMES
 
 UNLABELLED = -1
+COUNTED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -108,8 +109,12 @@ def channel_statistics(crops: ByteArray) -> tuple[FloatArray, FloatArray]:
     On a scale of 0..1; the same whatever the order of the crops. A channel that hardly changes
     has the deviation of one grey level, so that dividing by it stays possible.
     """
-    planes = [np.bincount(crops[..., c].ravel(), minlength=256) for c in range(crops.shape[3])]
-    counts, level = np.stack(planes), np.arange(256) / 255
+    counts, level = np.zeros((crops.shape[3], 256), np.int64), np.arange(256) / 255
+    # In parts: NumPy counts bytes as numbers eight times as large.
+    for start in range(0, len(crops), COUNTED_AT_ONCE):
+        part = crops[start : start + COUNTED_AT_ONCE]
+        for channel, count in enumerate(counts):
+            count += np.bincount(part[..., channel].ravel(), minlength=256)
     n = counts.sum(axis=1)
     mean = counts @ level / n
     variance = (counts * (level - mean[:, None]) ** 2).sum(axis=1) / n

@@ -117,7 +117,7 @@ def test_the_scale_of_channels_is_that_of_all_pixels():
     assert scale.mean == pytest.approx(pixels.mean(axis=0))
     assert scale.std == pytest.approx(pixels.std(axis=0))
     flat = replace(crops, crops=np.full_like(crops.crops, 9))
-    assert channel_scale(flat).std == (1.0, 1.0, 1.0)
+    assert channel_scale(flat).std == pytest.approx((1 / 255,) * 3)
 
 
 def crops_clipped_to_the_tile(image, size_px=32):

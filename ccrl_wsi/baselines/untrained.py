@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
-from ccrl_wsi.crop_set import CropSet
+from ccrl_wsi.crop_set import CropSet, channel_statistics
 from ccrl_wsi.seeding import rng_for
 
 CPU_BATCH = 128
@@ -86,20 +86,9 @@ class Untrained:
 
 
 def channel_scale(crops: CropSet) -> ChannelScale:
-    """Mean and standard deviation of the channels over all pixels of ``crops``.
-
-    A channel without spread gets 1, so that nothing is divided by zero.
-    """
-    levels = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(crops.n_channels):
-        values = crops.crops[..., channel].ravel()
-        share = np.bincount(values, minlength=256) / max(1, len(values))
-        centre = float(share @ levels)
-        spread = float(np.sqrt(share @ (levels - centre) ** 2))
-        mean.append(centre)
-        std.append(spread if spread > 1e-6 else 1.0)
-    return ChannelScale(tuple(mean), tuple(std))
+    """Mean and standard deviation of all pixels of ``crops``, as a training normalises by them."""
+    mean, std = channel_statistics(crops.crops)
+    return ChannelScale(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def _fingerprint(network: nn.Module, scale: ChannelScale) -> str:
