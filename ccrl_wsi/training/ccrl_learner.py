@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.crop_set import CropSet, channel_statistics
 from ccrl_wsi.devices import move_to
+from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.ccrl_model import CcrlModel, Outcome
 from ccrl_wsi.training.diagnostics import effective_rank, spread, uniformity
@@ -66,7 +68,7 @@ class CcrlLearner:
     Raises
     ------
     ConfigError
-        If the views make no sense for these crops.
+        If the views make no sense for these crops, or there are fewer crops than prototypes.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class CcrlLearner:
         world: World,
     ) -> None:
         check_views(settings.views, crops.n_channels)
+        _check_prototypes(settings.loss.prototypes, len(crops))
         self._settings, self._device, self._world = settings, torch.device(device), world
         self._crops = (
             torch.from_numpy(crops.crops).permute(0, 3, 1, 2).contiguous().to(self._device)
@@ -163,9 +166,17 @@ class CcrlLearner:
         """Pseudo-classes for an epoch: k-means on what the key network sees (ProPos)."""
         loss, seed = self._settings.loss, self._settings.seed
         vectors = normalize(self._embed(), dim=1).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise ModelError(
+                f"Embeddings are no longer finite at step {moment.step} (epoch {moment.epoch:.2f})."
+                " Lower schedule.learning_rate or raise schedule.warmup_epochs; the state that was "
+                "saved last is as it was."
+            )
         rng = rng_for(seed, "prototypes", str(moment.step))
         kmeans = KMeans(loss.prototypes, n_init=1, random_state=int(rng.integers(2**31)))
-        found = torch.from_numpy(kmeans.fit_predict(vectors).astype(np.int64))
+        # Threads add up in the order they finish: a resumed training would be another one.
+        with threadpool_limits(1):
+            found = torch.from_numpy(kmeans.fit_predict(vectors).astype(np.int64))
         # Sums on a GPU may differ in their last bits: the first process decides for all.
         self._assignment = copy_from_first(found.to(self._device))
 
@@ -183,3 +194,11 @@ class CcrlLearner:
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _check_prototypes(n_prototypes: int | None, n_crops: int) -> None:
+    if n_prototypes is not None and n_prototypes > n_crops:
+        raise ConfigError(
+            f"loss.prototypes={n_prototypes} clusters cannot be made of {n_crops} crops. "
+            f"Set loss.prototypes={n_crops} or less."
+        )
