@@ -21,6 +21,7 @@ from ccrl_wsi.provenance import versions
 from pipelines.output_folder import write_json, write_text
 
 if TYPE_CHECKING:
+    from ccrl_wsi.data_settings import DataSettings
     from pipelines.evaluate import EncoderResult, Evaluation
 
 PROBE_METRICS = {
@@ -231,17 +232,22 @@ def _explanation(evaluation: Evaluation) -> list[str]:
     else:
         lines.append("Test cells: nothing may be chosen by these figures.")
     for result in evaluation.results:
-        if _saw_test_images(result):
+        if not settings.on_train and _saw_test_images(result, settings.data):
             lines.append(
                 f"`{result.name}` records that it was trained on images which include the test's."
             )
     return lines
 
 
-def _saw_test_images(result: EncoderResult) -> bool:
+def _saw_test_images(result: EncoderResult, judged_on: DataSettings) -> bool:
+    """Whether the checkpoint says so: of other data sets' images nothing is known."""
     settings = result.candidate.training.get("settings")
     data = settings.get("data") if isinstance(settings, dict) else None
-    return isinstance(data, dict) and data.get("split") in ("test", "all")
+    if not isinstance(data, dict) or data.get("kind") != judged_on.kind:
+        return False
+    # Folds overlap: what one keeps for testing, the others train on.
+    is_other_fold = judged_on.kind == "nucls" and data.get("fold") != judged_on.fold
+    return data.get("split") in ("test", "all") or is_other_fold
 
 
 def _probe_lines(results: list[EncoderResult]) -> list[str]:

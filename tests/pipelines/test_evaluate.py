@@ -209,9 +209,28 @@ def test_a_checkpoint_that_saw_the_test_images_is_named():
     evaluation = evaluate(settings_of("encoders=[pixels]"), Drawn())
     (result,) = evaluation.results
     assert "include the test's" not in scores_page(evaluation)
-    told = replace(result.candidate, training={"settings": {"data": {"split": "all"}}})
+    kind = evaluation.settings.data.kind
+    for data, has_seen in [
+        ({"kind": kind, "split": "all"}, True),
+        ({"kind": kind, "split": "train"}, False),
+        ({"kind": "label_maps", "split": "all"}, False),
+    ]:
+        assert is_told(evaluation, result, data) == has_seen
+
+
+@pytest.mark.parametrize(("fold", "has_seen"), [(1, False), (2, True)])
+def test_training_cells_of_one_fold_are_test_cells_of_another(fold, has_seen):
+    settings = settings_of("encoders=[pixels]", "data.kind=nucls", "data.fold=1")
+    evaluation = evaluate(settings, Drawn())
+    data = {"kind": "nucls", "split": "train", "fold": fold}
+    assert is_told(evaluation, evaluation.results[0], data) == has_seen
+
+
+def is_told(evaluation, result, data) -> bool:
+    """Whether the page names an encoder that was trained on these data."""
+    told = replace(result.candidate, training={"settings": {"data": data}})
     seen = replace(evaluation, results=(replace(result, candidate=told),))
-    assert "`pixels` records that it was trained on images which include" in scores_page(seen)
+    return "`pixels` records that it was trained on images which include" in scores_page(seen)
 
 
 def test_every_baseline_says_what_it_is():
