@@ -18,6 +18,7 @@ from ccrl_wsi.config import CELLS_VERSION
 from ccrl_wsi.crop_set import UNLABELLED, CropSet
 from ccrl_wsi.crops.cache import load_crop_set, save_crop_set
 from ccrl_wsi.crops.cut import crop_windows, cut_crops
+from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.datasets.consep import FOLDERS, read_consep
 from ccrl_wsi.datasets.label_maps import read_label_maps
 from ccrl_wsi.datasets.labelled_image import LabelledImage
@@ -27,20 +28,18 @@ from ccrl_wsi.measurement_names import NAMES
 from ccrl_wsi.nuclei.measurements import measure
 from ccrl_wsi.nuclei.outlines import trace_outlines
 from ccrl_wsi.nuclei.regions import find_regions
-from ccrl_wsi.training.settings import DataSettings
 from pipelines.kept_crops import gather_kept_crops, kept_cells
 
 log = logging.getLogger("ccrl_wsi")
 
-CROP_SETS_VERSION = 1
+CROP_SETS_VERSION = 2
 """Raised when the same files and settings give other crops, so that old ones are not used."""
 SECONDS_BETWEEN_WORDS = 10.0
 SOURCES = {
-    "consep": ("Train", "Test"),
     "nucls": ("rgb", "rgbs", "mask", "train_test_splits"),
     "label_maps": ("images", "labels", "types"),
 }
-"""Folders whose files decide the crops."""
+"""Folders whose files decide the crops; CoNSeP has one a split."""
 
 
 def gather_crops(data: DataSettings, seed: int) -> CropSet:

@@ -11,11 +11,11 @@ import numpy as np
 
 from ccrl_wsi.arrays import AnyArray, IntArray
 from ccrl_wsi.crop_set import UNLABELLED, CropSet
+from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.measurement_names import NAMES
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.store import SlideStore, open_store, telling_damage
-from ccrl_wsi.training.settings import DataSettings
 from pipelines.output_folder import open_output
 from pipelines.state import known_slides
 

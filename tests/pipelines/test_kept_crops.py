@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ccrl_wsi.config import load_settings
+from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.measurement_names import NAMES
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
-from ccrl_wsi.training.settings import DataSettings
 from pipelines import kept_crops
 from pipelines.crop_sets import cache_file, gather_crops
 from pipelines.machines import SerialMachine
