@@ -145,7 +145,7 @@ class _Training:
             "crops": fingerprint_of(self._crops),
             "n_steps": self.n_steps,
             "settings": self._settings.model_dump(mode="json", exclude=NOT_IN_ENCODERS),
-            "versions": versions(),
+            "versions": {name: versions()[name] for name in ("ccrl-wsi", "torch", "numpy")},
         }
         encoder = self._learner.model.encoder(export.network)
         write_encoder(self._folder.encoder, encoder, plan, self._crops, export, record)

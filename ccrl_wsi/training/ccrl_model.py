@@ -111,9 +111,9 @@ class CcrlModel(nn.Module):
     ) -> Outcome:
         """Compare two views of the same cells.
 
-        One-sided, as the paper's Eq. 2: the local view asks (query), the whole view answers
-        (key), as the queue holds keys of whole views. Symmetric, as VOLTA: both ways, and the
-        mean of the two losses.
+        One-sided, as the paper's Eq. 2 reads: the local view asks (query), the whole view answers
+        (key), as the queue holds keys of whole views. The paper does not say which view asks.
+        Symmetric, as VOLTA: both ways, and the mean of the two losses.
 
         The prototype term is of the cells of this process only: its prototypes are means of
         queries, which carry gradients.

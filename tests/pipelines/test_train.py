@@ -224,10 +224,16 @@ def test_torchrun_trains_as_one_process_does(consep, trained, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", "-m", "pipelines.cli", "train", "-o", str(tmp_path), *sets]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, stderr=pipe, text=True, start_new_session=True
+    ) as launcher:
+        try:
+            _, said = launcher.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(launcher.pid, signal.SIGKILL)  # the processes it started, too
+            raise
+    assert launcher.returncode == 0, said
     crops = gather_crops(quick(consep).data, 0)
     one, two = (
         CcrlEncoder(p / "encoder.safetensors", "cpu", 96)(crops.crops, crops.measurements)
