@@ -164,7 +164,8 @@ class EmbeddingSettings(Section):
     """How a crop becomes a vector."""
 
     encoder: str = Field(
-        "morphology", description="morphology, ccrl, or a CCRL checkpoint (.safetensors)."
+        "ccrl",
+        description="ccrl: the bundled one; morphology: measurements; or a checkpoint's path.",
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
 

@@ -74,8 +74,8 @@ class LossSettings(Section):
     temperature: Positive = Field(0.07, description="info_nce: divides the cosines.")
     symmetric: bool = Field(
         False,
-        description="Each view once query and once key, as in VOLTA; false: one way, as Eq. 2 of the "
-        "paper, which does not say which view asks. Here the local one, of whole-view keys.",
+        description="Each view once query and once key, as in VOLTA; false: one way, as Eq. 2 of "
+        "the paper, which does not say which view asks. Here the local one, of whole-view keys.",
     )
     queue_size: int = Field(65_536, ge=1, description="info_nce: keys of whole views kept.")
     batch_negatives: bool = Field(
