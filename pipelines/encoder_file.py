@@ -70,9 +70,8 @@ def write_encoder(
     Raises
     ------
     ModelError
-        If the tensors are not the architecture's, embeddings are not finite, do not survive the
-        file, or are all alike where the size shall be weighed against them. An older file at
-        ``path`` then stays.
+        If the tensors are not the architecture's, or embeddings are not finite, all alike, or do
+        not survive the file. An older file at ``path`` then stays.
     """
     twin = copy.deepcopy(network).eval().float()
     device = str(next(twin.parameters()).device)
@@ -150,6 +149,11 @@ def _check_alike(found: FloatArray, wanted: FloatArray, path: Path, *, half: boo
         )
     spread = np.sqrt(wanted.var(axis=0, dtype=np.float64).sum())
     length = np.sqrt(np.square(wanted, dtype=np.float64).sum(axis=1).mean())
+    if len(wanted) > 1 and not spread > ROUNDING * length:
+        raise ModelError(
+            f"The network gives all cells the same embedding, so {path} was not written: the "
+            "training has collapsed. Train again with another loss or a lower rate."
+        )
     difference = np.linalg.norm(found - wanted, axis=1).max()
     if not difference <= ROUNDING * length + (HALF_ROUNDING * spread if half else 0.0):
         advice = "Save 32-bit weights: export.half=false" if half else "Train again"

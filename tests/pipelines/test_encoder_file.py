@@ -166,6 +166,19 @@ def test_a_broken_network_is_refused(network, tmp_path):
         write_encoder(tmp_path / "e.safetensors", network, PLAN, crops(), ExportSettings(), RECORD)
 
 
+def test_a_network_that_has_collapsed_is_refused(network, tmp_path):
+    with torch.no_grad():
+        for block in network.blocks:
+            block.norm1.weight.zero_()
+            block.norm1.bias.fill_(1)
+            block.norm2.weight.zero_()
+        network.stem.weight.zero_()
+    path = tmp_path / "encoder.safetensors"
+    with pytest.raises(ModelError, match="has collapsed"):
+        write_encoder(path, network, PLAN, crops(), ExportSettings(), RECORD)
+    assert not path.exists()
+
+
 def test_a_plan_of_another_network_is_refused(network, tmp_path):
     other = EncoderPlan("preact_resnet18", {"widths": [4, 8]})
     with pytest.raises(ModelError, match="are not those of preact_resnet18"):
