@@ -193,6 +193,54 @@ def train(
     typer.echo(f"{trained.encoder}: {trained.n_steps} steps on {trained.n_crops} crops")
 
 
+@app.command("train-segmenter")
+def train_segmenter(
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder for the segmenter; a begun one is continued."),
+    ],
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        list[str],
+        typer.Option(help="A data set's folder, as tnbc=FOLDER; the kind may be left out of one."),
+    ] = [],  # noqa: B006
+) -> None:
+    """Train a compact segmenter on images with drawn nuclei. Resumable; also under torchrun."""
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.training.segment_settings import SegmentTrainSettings
+    from pipelines.field_sets import with_paths
+    from pipelines.train_segmenter import train_segmenter as train_
+
+    settings = load_tree(SegmentTrainSettings, [find_config(file) for file in config], set_)
+    settings = settings.model_copy(update={"data": with_paths(settings.data, data)})
+    trained = train_(settings, out)
+    for name, score in trained.scores.items():
+        typer.echo(f"{name}: PQ {score.pq:.3f}, AJI {score.aji:.3f}, Dice {score.dice:.3f}")
+    typer.echo(f"{trained.segmenter}: {trained.n_steps} steps on {trained.n_fields} fields")
+
+
+@app.command("label-fields")
+def label_fields(
+    slides: Slides,
+    out: Out,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    per_slide: Annotated[int, typer.Option(min=1, help="Fields of each slide.")] = 10,
+    side: Annotated[int, typer.Option(min=64, help="Side of a field, in pixels.")] = 512,
+) -> None:
+    """Cut fields out of slides and label their nuclei, to correct by hand or to learn from."""
+    from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.label_fields import FieldPlan
+    from pipelines.label_fields import label_fields as label
+
+    plan = FieldPlan(per_slide, side)
+    n_fields, problems = label(list_slides(slides), out, plan, _settings(config, set_))
+    typer.echo(f"{n_fields} fields in {out}: images, labels, unsure")
+    raise typer.Exit(1 if problems else 0)
+
+
 @app.command()
 def evaluate(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],

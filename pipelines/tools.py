@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ccrl_wsi.config import EmbeddingSettings, NucleiSettings, Settings
 from ccrl_wsi.interfaces import Encoder, Segmenter, SlideReader
-from ccrl_wsi.nuclei.weights import cached_weights
 from ccrl_wsi.records import SlideInfo
 
 if TYPE_CHECKING:
@@ -31,10 +30,11 @@ def tissue_of(path: Path) -> Tissue:
 
 def segmenter_of(settings: Settings) -> Segmenter:
     """The segmenter, on the device asked for."""
-    name = settings.nuclei.segmenter
-    weights = settings.nuclei.weights or cached_weights(name)
+    from ccrl_wsi.nuclei.segmenters import weight_file
+
+    stamp = _stamp(weight_file(settings.nuclei))
     with _LOADING:
-        return _segmenter(settings.nuclei, settings.compute.device, _stamp(weights))
+        return _segmenter(settings.nuclei, settings.compute.device, stamp)
 
 
 def encoder_of(settings: Settings) -> Encoder:

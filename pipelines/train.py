@@ -17,7 +17,7 @@ from torch import nn
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.embeddings.network import build_network
-from ccrl_wsi.errors import ConfigError, StoreError
+from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.training.batch_normalisation import over_all_processes
 from ccrl_wsi.training.batches import Batches
@@ -26,18 +26,24 @@ from ccrl_wsi.training.ccrl_model import CcrlModel
 from ccrl_wsi.training.curves import draw_curves
 from ccrl_wsi.training.distributed import gather_rows, join_world, leave_world
 from ccrl_wsi.training.learner import Moment, World
-from ccrl_wsi.training.loop import Hooks, Reading, train
-from ccrl_wsi.training.metric_log import MetricLog, read_metrics
+from ccrl_wsi.training.metric_log import read_metrics
 from ccrl_wsi.training.schedules import key_momentum, learning_rate
 from ccrl_wsi.training.settings import NetworkSettings, TrainSettings
-from ccrl_wsi.training.state_file import load_state, save_state
 from pipelines.crop_sets import gather_crops
 from pipelines.encoder_file import EncoderPlan, write_encoder
 from pipelines.folder_lock import exclusive
-from pipelines.train_folder import TrainFolder, claim_training, fingerprint_of
-from pipelines.train_progress import TrainProgress
+from pipelines.train_folder import (
+    TrainFolder,
+    claim_training,
+    deciding_settings,
+    fingerprint_of,
+)
+from pipelines.training_run import TrainingRun, check_same_data
 
 log = logging.getLogger("ccrl_wsi")
+
+FREE_TO_CHANGE = {"data": ("path", "cache"), "compute": ("save_every_minutes",)}
+"""What a continued training may be given anew: it decides neither weights nor what is logged."""
 
 NOT_IN_ENCODERS: dict[str, bool | set[str]] = {"compute": True, "data": {"path", "cache"}}
 """Settings an encoder does not tell: the machine, and where on it files lie."""
@@ -81,10 +87,16 @@ def _train_together(
     settings: TrainSettings, out: Path, crops: CropSet, device: str, world: World
 ) -> Trained:
     began = time.monotonic()
-    _check_same_crops(crops, device, world)
+    fingerprint = fingerprint_of_crops(crops)
+    check_same_data(fingerprint, "crops", device, world)
     # If the first is refused the folder, torchrun ends the others.
     is_first = world.is_first
-    folder = claim_training(out, settings, crops) if is_first else TrainFolder(out.resolve())
+    deciding = deciding_settings(settings, FREE_TO_CHANGE)
+    folder = (
+        claim_training(out, deciding, fingerprint, "crops")
+        if is_first
+        else TrainFolder(out.resolve())
+    )
     with exclusive(folder.root) if is_first else nullcontext():
         training = _Training(settings, folder, crops, device, world)
         training.run()
@@ -105,33 +117,26 @@ class _Training:
         world: World,
     ) -> None:
         self._settings, self._folder, self._crops = settings, folder, crops
-        self._device, self._world = device, world
         schedule = settings.schedule
-        self._batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
-        self.n_steps = self._batches.n_steps(schedule.epochs)
+        batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
+        self.n_steps = batches.n_steps(schedule.epochs)
         self._learner = CcrlLearner(
             crops, make_model(settings, crops.n_channels, device), settings, device, world
+        )
+        self._run = TrainingRun(
+            self._learner,
+            batches,
+            folder,
+            self.n_steps,
+            settings.compute,
+            device,
+            world,
+            self._rates,
         )
 
     def run(self) -> None:
         """Do the steps that are missing."""
-        start_step = self._resume()
-        if start_step >= self.n_steps:
-            log.info("The training is finished: %d steps", start_step)
-            return
-        metric_log, progress = None, None
-        if self._world.is_first:
-            metric_log = MetricLog(self._folder.metrics, start_step, self._rates)
-            progress = TrainProgress(self.n_steps, start_step)
-        with progress or nullcontext():
-            train(
-                self._learner,
-                self._batches,
-                self.n_steps,
-                start_step=start_step,
-                world=self._world,
-                hooks=self._hooks(metric_log, progress),
-            )
+        self._run.run()
 
     def write_results(self) -> None:
         """The curves and the encoder."""
@@ -142,47 +147,13 @@ class _Training:
             "data": self._settings.data.kind,
             "licence": export.licence,
             "n_crops": len(self._crops),
-            "crops": fingerprint_of(self._crops),
+            "crops": fingerprint_of_crops(self._crops),
             "n_steps": self.n_steps,
             "settings": self._settings.model_dump(mode="json", exclude=NOT_IN_ENCODERS),
             "versions": {name: versions()[name] for name in ("ccrl-wsi", "torch", "numpy")},
         }
         encoder = self._learner.model.encoder(export.network)
         write_encoder(self._folder.encoder, encoder, plan, self._crops, export, record)
-
-    def _resume(self) -> int:
-        start_step = 0
-        if self._folder.state.exists():
-            saved = load_state(self._folder.state)
-            self._learner.load_state(saved.tensors)
-            start_step = saved.step
-            log.info("Going on after step %d of %d", start_step, self.n_steps)
-        if not _all_have(start_step, self._device, self._world):
-            raise StoreError(
-                f"The processes that train together found different states in {self._folder.root}. "
-                "Give all of them the same folder (-o), on a disk that all machines see."
-            )
-        return start_step
-
-    def _hooks(self, metric_log: MetricLog | None, progress: TrainProgress | None) -> Hooks:
-        if metric_log is None or progress is None:
-            return Hooks(log_every_steps=self._settings.compute.log_every_steps)
-
-        def on_reading(reading: Reading) -> None:
-            metric_log.append(reading)
-            progress.read(reading)
-
-        def save(step: int, state: dict[str, Any]) -> None:
-            save_state(self._folder.state, step, state, {"versions": versions()})
-            draw_curves(read_metrics(self._folder.metrics), self._folder.curves)
-
-        return Hooks(
-            on_step=progress.step_done,
-            on_reading=on_reading,
-            save=save,
-            save_every_s=60 * self._settings.compute.save_every_minutes,
-            log_every_steps=self._settings.compute.log_every_steps,
-        )
 
     def _rates(self, moment: Moment) -> dict[str, float]:
         schedule = self._settings.schedule
@@ -218,22 +189,6 @@ def _arguments(network: NetworkSettings, n_channels: int) -> dict[str, Any]:
     }
 
 
-def _check_same_crops(crops: CropSet, device: str, world: World) -> None:
-    """Processes on several machines may see several versions of the data."""
-    if world.size == 1:
-        return
-    if not _all_have(int(fingerprint_of(crops)[:15], 16), device, world):
-        raise StoreError(
-            "The processes that train together found different crops. Give all of them the same "
-            "data and settings."
-        )
-
-
-def _all_have(number: int, device: str, world: World) -> bool:
-    """Whether all processes call this with the same number."""
-    import torch
-
-    if world.size == 1:
-        return True
-    found = gather_rows(torch.tensor([number], device=device))
-    return len(set(found.tolist())) == 1
+def fingerprint_of_crops(crops: CropSet) -> str:
+    """Sixteen hex digits that change with any crop, their order or their slides."""
+    return fingerprint_of((crops.crops, crops.source, crops.measurements))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,9 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.arrays import AnyArray
-from ccrl_wsi.config import differences
-from ccrl_wsi.crop_set import CropSet
+from ccrl_wsi.config import Section, differences
 from ccrl_wsi.errors import ConfigError
-from ccrl_wsi.training.settings import TrainSettings
 from pipelines.output_folder import check_writable, read_json, write_json
-
-FREE_TO_CHANGE = {"data": ("path", "cache"), "compute": ("save_every_minutes",)}
-"""What a continued training may be given anew: it decides neither weights nor what is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +44,49 @@ class TrainFolder:
 
     @property
     def encoder(self) -> Path:
-        """What the training is for."""
+        """What the training of an encoder is for."""
         return self.root / "encoder.safetensors"
 
+    @property
+    def segmenter(self) -> Path:
+        """What the training of a segmenter is for."""
+        return self.root / "segmenter.safetensors"
 
-def claim_training(root: Path, settings: TrainSettings, crops: CropSet) -> TrainFolder:
+    @property
+    def scores(self) -> Path:
+        """How the finished segmenter does on the images held back."""
+        return self.root / "scores.csv"
+
+
+def claim_training(
+    root: Path, deciding: Mapping[str, Any], fingerprint: str, learned_from: str
+) -> TrainFolder:
     """Make the folder, or check that the training in it is the same one.
+
+    Parameters
+    ----------
+    deciding
+        The settings that decide what comes out: :func:`deciding_settings`.
+    fingerprint
+        Of the training set: :func:`fingerprint_of`.
+    learned_from
+        What the training set is made of: ``crops`` or ``fields``.
 
     Raises
     ------
     ConfigError
-        If the folder cannot be written, or holds a training with other settings or other crops.
+        If the folder cannot be written, or holds a training with other settings or another
+        training set.
     """
     check_writable(root)
     folder = TrainFolder(root.resolve())
-    deciding, fingerprint = _deciding(settings), fingerprint_of(crops)
     if not folder.about.exists():
-        write_json(folder.about, {"settings": deciding, "crops": fingerprint})
+        write_json(folder.about, {"settings": deciding, learned_from: fingerprint})
         return folder
     found = read_json(folder.about)
     changed = differences(found.get("settings", {}), deciding)
-    if found.get("crops") != fingerprint:
-        changed.append("the crops are others")
+    if found.get(learned_from) != fingerprint:
+        changed.append(f"the {learned_from} are others")
     if changed:
         raise ConfigError(
             f"{root} holds a training with other settings ({'; '.join(changed)}). Train with the "
@@ -79,18 +95,22 @@ def claim_training(root: Path, settings: TrainSettings, crops: CropSet) -> Train
     return folder
 
 
-def fingerprint_of(crops: CropSet) -> str:
-    """Sixteen hex digits that change with any crop, their order or their slides."""
-    digest = hashlib.sha256(str(crops.crops.shape).encode())
-    arrays: tuple[AnyArray, ...] = (crops.crops, crops.source, crops.measurements)
-    for array in arrays:
+def fingerprint_of(arrays: Iterable[AnyArray]) -> str:
+    """Sixteen hex digits that change with any value of the ``arrays`` of a training set."""
+    digest = hashlib.sha256()
+    for number, array in enumerate(arrays):
+        if number == 0:
+            digest.update(str(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
-def _deciding(settings: TrainSettings) -> Mapping[str, Any]:
+def deciding_settings(
+    settings: Section, free_to_change: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """``settings`` as plain JSON without those that decide nothing, by section."""
     tree: dict[str, Any] = settings.model_dump(mode="json")
-    for section, names in FREE_TO_CHANGE.items():
+    for section, names in free_to_change.items():
         for name in names:
             del tree[section][name]
     return tree

@@ -6,9 +6,9 @@ import pytest
 
 from ccrl_wsi.training.learner import Moment
 from ccrl_wsi.training.schedules import key_momentum, learning_rate
-from ccrl_wsi.training.settings import ScheduleSettings
+from ccrl_wsi.training.settings import CcrlScheduleSettings
 
-PAPER = ScheduleSettings()
+PAPER = CcrlScheduleSettings()
 
 
 def at(epoch: float, n_epochs: int = 500, per_epoch: int = 15) -> Moment:
@@ -33,7 +33,7 @@ def test_the_rate_never_leaves_its_range_and_turns_once():
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
-    schedule = ScheduleSettings(warmup_epochs=0)
+    schedule = CcrlScheduleSettings(warmup_epochs=0)
     assert learning_rate(Moment(0, 10, 5), schedule) == 0.001
 
 
@@ -43,7 +43,7 @@ def test_a_training_shorter_than_its_warm_up_only_rises():
 
 
 def test_the_momentum_goes_from_first_to_last_on_a_cosine():
-    schedule = ScheduleSettings(momentum=0.99, last_momentum=1.0)
+    schedule = CcrlScheduleSettings(momentum=0.99, last_momentum=1.0)
     momentum = [key_momentum(Moment(step, 100, 10), schedule) for step in (0, 50, 100)]
     assert momentum == pytest.approx([0.99, 0.995, 1.0], abs=1e-12)
 

@@ -18,6 +18,7 @@ import scipy.io
 from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.datasets.image_files import (
     MPP_40X,
+    Tell,
     as_labels,
     check_same_size,
     ids_of,
@@ -47,6 +48,7 @@ def read_consep(
     folder: Path,
     split: Literal["train", "test", "all"],
     classes: Literal["merged", "official"] = "merged",
+    tell: Tell | None = None,
 ) -> Iterator[LabelledImage]:
     """Images of CoNSeP with its nuclei in the four classes of the paper.
 
@@ -63,11 +65,11 @@ def read_consep(
     ConfigError
         If a type above 4 shows that the files are not merged.
     StoreError
-        With a line for every image that cannot be used.
+        With a line for every image that cannot be used; with ``tell``, see :func:`read_each`.
     """
     seen = 0
     paths = [p for name in FOLDERS[split] for p in list_images(Path(folder) / name / "Images")]
-    for image, largest in _read_all(paths, classes):
+    for image, largest in _read_all(paths, classes, tell):
         seen = max(seen, largest)
         yield image
     if classes == "official" and seen <= max(CLASS_OF_TYPE["merged"]):
@@ -78,7 +80,9 @@ def read_consep(
         )
 
 
-def _read_all(paths: list[Path], classes: str) -> Iterator[tuple[LabelledImage, int]]:
+def _read_all(
+    paths: list[Path], classes: str, tell: Tell | None
+) -> Iterator[tuple[LabelledImage, int]]:
     largest: dict[str, int] = {}
 
     def read(path: Path) -> LabelledImage:
@@ -86,7 +90,7 @@ def _read_all(paths: list[Path], classes: str) -> Iterator[tuple[LabelledImage, 
         largest[image.name] = int(types.max(initial=0))
         return image
 
-    for image in read_each(paths, read):
+    for image in read_each(paths, read, tell):
         yield image, largest[image.name]
 
 

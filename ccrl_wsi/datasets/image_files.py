@@ -25,25 +25,33 @@ _DAMAGE = (OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, 
 _LARGEST_ID = np.iinfo(np.int32).max
 
 
+Tell = Callable[[str], None]
+"""Takes the sentence about an unusable file."""
+
+
 def read_each(
-    paths: Iterable[Path], read: Callable[[Path], LabelledImage]
+    paths: Iterable[Path], read: Callable[[Path], LabelledImage], tell: Tell | None = None
 ) -> Iterator[LabelledImage]:
     """The images of a set, one after the other.
 
     From the first unusable file on, nothing more is handed out; the rest is only looked at, so
-    that one error names all files to be mended.
+    that one error names all files to be mended. With ``tell``, unusable files are told to it and
+    left out instead.
 
     Raises
     ------
     StoreError
-        With one line for every unusable file.
+        With one line for every unusable file; never with ``tell``.
     """
     problems: list[str] = []
     for path in paths:
         try:
             image = read(path)
         except StoreError as error:
-            problems.append(str(error))
+            if tell is None:
+                problems.append(str(error))
+            else:
+                tell(str(error))
             continue
         if not problems:
             yield image

@@ -9,6 +9,7 @@ import numpy as np
 
 from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.datasets.image_files import (
+    Tell,
     check_same_size,
     ids_of,
     list_images,
@@ -24,7 +25,7 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 TypesOfImage = Mapping[int, str]
 
 
-def read_label_maps(folder: Path, mpp: float) -> Iterator[LabelledImage]:
+def read_label_maps(folder: Path, mpp: float, tell: Tell | None = None) -> Iterator[LabelledImage]:
     """Images with label maps of the same name, at ``mpp`` um per pixel.
 
     Where there is a folder ``types``, every image has a table ``types/<name>.csv`` in it with
@@ -34,7 +35,7 @@ def read_label_maps(folder: Path, mpp: float) -> Iterator[LabelledImage]:
     Raises
     ------
     StoreError
-        With a line for every image that cannot be used.
+        With a line for every image that cannot be used; with ``tell``, see :func:`read_each`.
     """
     folder = Path(folder)
     images = list_images(folder / "images")
@@ -52,7 +53,7 @@ def read_label_maps(folder: Path, mpp: float) -> Iterator[LabelledImage]:
             label = _classes_of(table, _read_types(table), ids, names)
         return LabelledImage(path.stem, rgb, labels, ids, label, names, mpp, path.stem)
 
-    return read_each(images, read)
+    return read_each(images, read, tell)
 
 
 def _label_file(folder: Path, stem: str) -> Path:

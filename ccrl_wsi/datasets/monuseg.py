@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ccrl_wsi.datasets.image_files import (
     MPP_40X,
+    Tell,
     list_images,
     read_each,
     read_label_map,
@@ -16,17 +17,17 @@ from ccrl_wsi.datasets.image_files import (
 from ccrl_wsi.datasets.labelled_image import LabelledImage
 
 
-def read_monuseg(folder: Path) -> Iterator[LabelledImage]:
+def read_monuseg(folder: Path, tell: Tell | None = None) -> Iterator[LabelledImage]:
     """``images/*.png`` and 16-bit ``labels/*.png`` of the same name; no classes.
 
     Raises
     ------
     StoreError
-        With a line for every image that cannot be used.
+        With a line for every image that cannot be used; with ``tell``, see :func:`read_each`.
     """
 
     def read(path: Path) -> LabelledImage:
         labels = read_label_map(Path(folder) / "labels" / path.name)
         return without_classes(path, read_rgb(path), labels, MPP_40X)
 
-    return read_each(list_images(Path(folder) / "images"), read)
+    return read_each(list_images(Path(folder) / "images"), read, tell)

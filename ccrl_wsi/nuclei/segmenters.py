@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.devices import resolve_device
@@ -15,8 +16,12 @@ SEGMENTERS = (
     "hovernet_fast-monusac",
     "hovernet_original-consep",
     "hovernet_original-kumar",
+    "compact",
     "watershed",
 )
+
+WITHOUT_DOWNLOAD = ("compact", "watershed")
+"""The segmenters that are there after the installation, and meant for CPU cores."""
 
 
 def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
@@ -34,6 +39,10 @@ def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
         from ccrl_wsi.nuclei.watershed import Watershed
 
         return Watershed(settings.watershed)
+    if name == "compact":
+        from ccrl_wsi.nuclei.compact import load_compact
+
+        return load_compact(settings, resolve_device(device))
     if name in SEGMENTERS:
         from ccrl_wsi.nuclei.hovernet import load_hovernet
 
@@ -55,11 +64,28 @@ def check_segmenter(settings: NucleiSettings, mpp: float) -> None:
     ------
     ConfigError
         If its network was trained at another resolution.
+    ModelError
+        If the weights of ``compact`` cannot be read.
     """
-    if settings.segmenter in SEGMENTERS and settings.segmenter != "watershed":
+    if settings.segmenter == "compact":
+        from ccrl_wsi.nuclei.compact import check_compact
+
+        check_compact(settings, mpp)
+    elif settings.segmenter in SEGMENTERS and settings.segmenter != "watershed":
         from ccrl_wsi.nuclei.hovernet import check_mpp
 
         check_mpp(settings.segmenter, mpp)
+
+
+def weight_file(settings: NucleiSettings) -> Path:
+    """Where the weights lie that ``settings`` mean, or would lie if there were any."""
+    if settings.weights is not None:
+        return settings.weights
+    if settings.segmenter == "compact":
+        from ccrl_wsi.nuclei.compact import BUNDLED
+
+        return BUNDLED
+    return cached_weights(settings.segmenter)
 
 
 def segmenter_fingerprint(settings: NucleiSettings) -> str:
@@ -72,11 +98,9 @@ def segmenter_fingerprint(settings: NucleiSettings) -> str:
     ModelError
         If the weight file cannot be read.
     """
-    weights = settings.weights
-    if weights is None:
-        weights = cached_weights(settings.segmenter)
-        if not weights.is_file():
-            return settings.segmenter
+    weights = weight_file(settings)
+    if settings.weights is None and not weights.is_file():
+        return settings.segmenter
     try:
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

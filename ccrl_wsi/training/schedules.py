@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ccrl_wsi.training.learner import Moment
-from ccrl_wsi.training.settings import ScheduleSettings
+from ccrl_wsi.training.settings import CcrlScheduleSettings, ScheduleSettings
 
 
 def learning_rate(moment: Moment, schedule: ScheduleSettings) -> float:
@@ -22,7 +22,7 @@ def learning_rate(moment: Moment, schedule: ScheduleSettings) -> float:
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def key_momentum(moment: Moment, schedule: ScheduleSettings) -> float:
+def key_momentum(moment: Moment, schedule: CcrlScheduleSettings) -> float:
     """From ``momentum`` to ``last_momentum`` on half a cosine (Grill et al. 2020, BYOL).
 
     The paper's is constant: both are 0.999.

@@ -110,11 +110,16 @@ class ScheduleSettings(Section):
         description="Adam's own defaults, as the paper says no more; VOLTA: 0.9, 0.99.",
     )
     warmup_epochs: float = Field(10, ge=0, description="The rate rises from 0; below epochs.")
-    momentum: Share = Field(0.999, description="Of the key network, at the start.")
-    last_momentum: Share = Field(0.999, description="At the end; cosine between.")
     balance: Literal["none", "slides"] = Field(
         "none", description="slides: every slide is drawn from equally often."
     )
+
+
+class CcrlScheduleSettings(ScheduleSettings):
+    """Optimiser, time and the key network."""
+
+    momentum: Share = Field(0.999, description="Of the key network, at the start.")
+    last_momentum: Share = Field(0.999, description="At the end; cosine between.")
 
 
 class ExportSettings(Section):
@@ -156,7 +161,7 @@ class TrainSettings(Section):
     network: NetworkSettings = NetworkSettings()
     views: ViewSettings = ViewSettings()
     loss: LossSettings = LossSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
+    schedule: CcrlScheduleSettings = CcrlScheduleSettings()
     export: ExportSettings = ExportSettings()
     compute: TrainComputeSettings = TrainComputeSettings()
 

@@ -20,7 +20,10 @@ from ccrl_wsi.training.view_geometry import moving
 from ccrl_wsi.training.view_parameters import ViewParameters
 from ccrl_wsi.training.view_stain import staining
 
-ORDER = (moving, staining, jittering, greying, blurring)
+COLOUR_CHANGES = (staining, jittering, greying, blurring)
+"""What leaves every pixel where it is."""
+
+ORDER = (moving, *COLOUR_CHANGES)
 
 CPU_PART = 256
 """Crops a processor changes at once: so many stay in its cache between changes."""

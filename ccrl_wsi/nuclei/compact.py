@@ -1,0 +1,206 @@
+"""The compact segmenter: a small network that comes with the package, fast on CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
+from ccrl_wsi.nuclei.compact_instances import find_nuclei
+from ccrl_wsi.nuclei.hovernet import autocast_dtype
+from ccrl_wsi.nuclei.hovernet_instances import mean_probability
+from ccrl_wsi.nuclei.windows import plan_windows
+from ccrl_wsi.records import Segmentation
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "compact"
+BUNDLED = Path(__file__).parent / "bundled" / "compact.safetensors"
+"""The weights that come with the package."""
+STRIDE_PX = 8
+SPOILT_PX = 64
+"""Pixels along a window's edge that are not used: the network's zeros beyond the edge change the
+maps there by more than a thousandth of their spread (measured; exact from 96 px on)."""
+MPP_TOLERANCE = 0.10
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CompactSegmenter:
+    """A compact network as a segmenter; :func:`load_compact` makes one from settings.
+
+    Parameters
+    ----------
+    name
+        ``compact``.
+    type_names
+        Empty: it knows no nucleus types.
+    network
+        Takes (n, 3, h, w) float32 in 0..255, gives maps (n, m, h, w).
+    separation, views
+        As of :class:`ccrl_wsi.config.CompactSettings`.
+    mpp
+        Resolution the network was trained at.
+    device
+        Where the network is.
+    window_px, batch_size
+        Largest side of a window, and windows at once.
+    precision
+        ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    name: str
+    type_names: tuple[str, ...]
+    network: torch.nn.Module
+    separation: str
+    views: int
+    mpp: float
+    device: str
+    window_px: int
+    batch_size: int
+    precision: str
+
+    def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
+        """Nuclei of ``rgb`` (height, width, 3) uint8 at ``mpp``, which must be the network's."""
+        check_compact_mpp(self.mpp, mpp)
+        maps = self.predict_maps(rgb)
+        labels = find_nuclei(maps, self.separation)
+        return Segmentation.untyped(labels, mean_probability(labels, maps[..., 0]))
+
+    def predict_maps(self, rgb: ByteArray) -> FloatArray:
+        """Maps (h, w, m) float32 of ``rgb`` (h, w, 3): probability, and what parts nuclei."""
+        windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
+        cuts = list(windows.cut(rgb))
+        maps: FloatArray | None = None
+        for first in range(0, len(cuts), self.batch_size):
+            parts = self._infer(np.stack(cuts[first : first + self.batch_size]))
+            maps = windows.blank(parts) if maps is None else maps
+            for number, part in enumerate(parts, start=first):
+                windows.place(number, part, maps)
+        if maps is None:
+            raise ValueError("an image has at least one window")
+        return maps
+
+    def _infer(self, batch: ByteArray) -> FloatArray:
+        """Maps of the windows (n, h, w, 3), without their spoilt edges: (n, h', w', m)."""
+        import torch
+
+        dtype = autocast_dtype(self.precision, self.device)
+        kind = torch.device(self.device).type
+        inner = np.s_[:, :, SPOILT_PX:-SPOILT_PX, SPOILT_PX:-SPOILT_PX]
+        try:
+            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
+                # The image has its channels last already: no copy is made.
+                image = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float()
+                output = mean_over_views(self.network, image, self.views)
+                maps = as_maps(output[inner], self.separation)
+            host: FloatArray = maps.cpu().numpy()
+            return host
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.device} has too little memory for {len(batch)} windows of "
+                f"{batch.shape[1]} px. Set nuclei.batch_size or nuclei.window_px lower."
+            ) from error
+
+
+def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:
+    """The network's output (n, 4, h, w) as maps (n, h, w, m) float32: what ``separation`` needs.
+
+    The first is the probability of nucleus; then comes the depth, or x and y of the offset.
+    """
+    needed = [0, 1] if separation == "depth" else [0, 2, 3]
+    maps = output[:, needed].float().permute(0, 2, 3, 1).contiguous()
+    maps[..., 0] = maps[..., 0].sigmoid()
+    return maps
+
+
+def mean_over_views(network: torch.nn.Module, image: torch.Tensor, views: int) -> torch.Tensor:
+    """What ``network`` says of ``image`` (n, 3, h, w), as the mean over 1 or 8 looks at it.
+
+    With 8, directions are not turned back: only the logit and the depth keep their meaning.
+    """
+    if views == 1:
+        output: torch.Tensor = network(image)
+        return output
+    outputs = [
+        network(image.rot90(quarters, (2, 3)).flip(axes))
+        .float()
+        .flip(axes)
+        .rot90(-quarters, (2, 3))
+        for quarters in range(4)
+        for axes in ((), (3,))
+    ]
+    total: torch.Tensor = sum(outputs[1:], start=outputs[0])
+    return total / len(outputs)
+
+
+def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
+    """The compact segmenter with the weights that ``settings`` name, else the bundled ones.
+
+    Raises
+    ------
+    ModelError
+        If the weights are missing, damaged or another network's.
+    """
+    from ccrl_wsi.nuclei.compact_network import fold_norms
+
+    header, network = load_segmenter(compact_weights(settings))
+    network = fold_norms(network).to(device)
+    network.apply(_put_channels_last)
+    return CompactSegmenter(
+        name=NAME,
+        type_names=(),
+        network=network,
+        separation=settings.compact.separation,
+        views=settings.compact.views,
+        mpp=header.mpp,
+        device=device,
+        window_px=settings.window_px,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
+
+
+def compact_weights(settings: NucleiSettings) -> Path:
+    """The weight file that ``settings`` mean."""
+    return settings.weights or BUNDLED
+
+
+def check_compact(settings: NucleiSettings, mpp: float) -> None:
+    """Find out without torch whether the segmenter is there and works at ``mpp``.
+
+    Raises
+    ------
+    ConfigError
+        If it was trained at another resolution.
+    ModelError
+        If its weights cannot be read.
+    """
+    check_compact_mpp(read_segmenter_header(compact_weights(settings)).mpp, mpp)
+
+
+def check_compact_mpp(own_mpp: float, mpp: float) -> None:
+    """Refuse images that are not at the resolution ``own_mpp`` the network was trained at.
+
+    Raises
+    ------
+    ConfigError
+        If ``mpp`` differs by more than a tenth.
+    """
+    if abs(mpp / own_mpp - 1) > MPP_TOLERANCE:
+        raise ConfigError(
+            f"{NAME} works at {own_mpp:g} um per pixel, not at {mpp:g}: set tiles.mpp={own_mpp:g}."
+        )
+
+
+def _put_channels_last(layer: torch.nn.Module) -> None:
+    import torch
+
+    if isinstance(layer, torch.nn.Conv2d):
+        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,165 @@
+"""`ccrl-wsi label-fields`: pieces of slides with the nuclei a segmenter finds in them.
+
+What comes out is a folder of label maps, to be corrected by hand or learned from as it is: names
+begin with the slide's, and ``unsure`` masks what the segmenter does not know.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ccrl_wsi.arrays import ByteArray, IntArray
+from ccrl_wsi.config import Settings
+from ccrl_wsi.errors import CcrlError, StoreError
+from ccrl_wsi.geometry import Box
+from ccrl_wsi.interfaces import Segmenter, SlideReader
+from ccrl_wsi.nuclei.compact import CompactSegmenter
+from ccrl_wsi.records import Segmentation, SlideSource
+from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.resampling import make_grid
+from ccrl_wsi.slides.thumbnail import read_thumbnail
+from ccrl_wsi.slides.tissue import Tissue, find_tissue
+from pipelines.output_folder import check_writable
+from pipelines.plan import halo_px
+from pipelines.tile_pass import SlideView
+from pipelines.tools import segmenter_of
+
+log = logging.getLogger("ccrl_wsi")
+
+SURE_NUCLEUS = 0.65
+"""Nuclei of a lower mean probability are unsure, up to two pixels beyond their outline."""
+SURE_BACKGROUND = 0.2
+"""Pixels outside nuclei with a higher probability are unsure."""
+LEAST_TISSUE = 0.5
+TRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """How many fields of each slide, and of which side."""
+
+    per_slide: int
+    side_px: int
+
+
+def label_fields(
+    sources: Sequence[SlideSource], out: Path, plan: FieldPlan, settings: Settings
+) -> tuple[int, list[str]]:
+    """Write fields of all slides below ``out``; how many, and a sentence for each failed slide.
+
+    Raises
+    ------
+    CcrlError
+        If the segmenter cannot be had or the folder cannot be written.
+    """
+    check_writable(out)
+    segmenter = segmenter_of(settings)
+    n_fields, problems = 0, []
+    for source in sources:
+        try:
+            written = _label_slide(source, out, plan, segmenter, settings)
+        except CcrlError as error:
+            log.error("%s: %s", source.path, error)
+            problems.append(f"{source.path}: {error}")
+            continue
+        log.info("%s: %d fields", source.slide_id, written)
+        n_fields += written
+    return n_fields, problems
+
+
+def _label_slide(
+    source: SlideSource, out: Path, plan: FieldPlan, segmenter: Segmenter, settings: Settings
+) -> int:
+    reader = open_slide(source, settings.slides)
+    try:
+        view = _view(reader, settings)
+        boxes = list(_draw_boxes(view, plan, settings, source.slide_id))
+        if not boxes:
+            raise StoreError(
+                f"no place is half tissue over {plan.side_px} px. Lower --side or see the tissue "
+                "settings."
+            )
+        for box in boxes:
+            name = f"{source.slide_id}__{box.left}_{box.top}"
+            rgb, labels, unsure = _label(box, view, segmenter, settings)
+            _write(out / "images" / f"{name}.png", rgb[..., ::-1])
+            _write(out / "labels" / f"{name}.png", labels.astype(np.uint16))
+            _write(out / "unsure" / f"{name}.png", unsure)
+        return len(boxes)
+    finally:
+        reader.close()
+
+
+def _view(reader: SlideReader, settings: Settings) -> SlideView:
+    grid = make_grid(reader.info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
+    thumbnail = read_thumbnail(reader, settings.tissue.mpp)
+    return SlideView(reader, grid, find_tissue(thumbnail, reader.info, settings.tissue))
+
+
+def _draw_boxes(
+    view: SlideView, plan: FieldPlan, settings: Settings, slide_id: str
+) -> Iterator[Box]:
+    """Places in grid pixels that are half tissue at least and do not overlap."""
+    rng = rng_for(settings.seed, "fields", slide_id)
+    extent, side = view.grid.extent, plan.side_px
+    if min(extent.width, extent.height) < side:
+        return
+    taken: list[Box] = []
+    for _ in range(TRIES * plan.per_slide):
+        if len(taken) == plan.per_slide:
+            return
+        left = int(rng.integers(extent.left, extent.right - side + 1))
+        top = int(rng.integers(extent.top, extent.bottom - side + 1))
+        box = Box(left, top, side, side)
+        overlaps = any(_overlap(box, other) for other in taken)
+        if not overlaps and _tissue_share(box, view.tissue, view) >= LEAST_TISSUE:
+            taken.append(box)
+            yield box
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a.left < b.right and b.left < a.right and a.top < b.bottom and b.top < a.bottom
+
+
+def _tissue_share(box: Box, tissue: Tissue, view: SlideView) -> float:
+    steps = (np.arange(8) + 0.5) / 8
+    x, y = np.meshgrid(box.left + steps * box.width, box.top + steps * box.height)
+    points = view.grid.to_level0(np.stack([x.ravel(), y.ravel()], axis=1))
+    return float(tissue.contains(points).mean())
+
+
+def _label(
+    box: Box, view: SlideView, segmenter: Segmenter, settings: Settings
+) -> tuple[ByteArray, IntArray, ByteArray]:
+    """Pixels, numbers of nuclei and what is unsure in ``box``, seen with its surroundings."""
+    read = box.grown(halo_px(settings, view.grid.mpp)).clipped(view.grid.extent)
+    rgb = view.reader.read(read, view.grid)
+    found = segmenter(rgb, view.grid.mpp)
+    unsure = unsure_pixels(found)
+    if isinstance(segmenter, CompactSegmenter):
+        probability = segmenter.predict_maps(rgb)[..., 0]
+        unsure[(found.labels == 0) & (probability > SURE_BACKGROUND)] = 255
+    top, left = box.top - read.top, box.left - read.left
+    part = np.s_[top : top + box.height, left : left + box.width]
+    return rgb[part], found.labels[part], unsure[part]
+
+
+def unsure_pixels(found: Segmentation) -> ByteArray:
+    """255 on nuclei of low probability and two pixels around them, 0 elsewhere: (h, w) uint8."""
+    known = np.append(False, found.probability < SURE_NUCLEUS)
+    mask = known[found.labels].astype(np.uint8) * 255
+    around: ByteArray = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    return around
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image):
+        raise StoreError(f"Cannot write {path}. Check free space and permissions.")

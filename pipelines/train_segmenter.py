@@ -1,0 +1,227 @@
+"""`ccrl-wsi train-segmenter`: images with drawn nuclei in, segmenter out. The order of work."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccrl_wsi.arrays import IntArray
+from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.devices import resolve_device
+from ccrl_wsi.evaluation.segmentation_scores import SegmentationScores, score_segmentation
+from ccrl_wsi.interfaces import Segmenter
+from ccrl_wsi.nuclei.compact import load_compact
+from ccrl_wsi.nuclei.compact_checkpoint import (
+    SegmenterHeader,
+    load_segmenter,
+    save_segmenter,
+)
+from ccrl_wsi.nuclei.compact_network import CompactNetwork
+from ccrl_wsi.provenance import versions
+from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.training.batch_normalisation import over_all_processes
+from ccrl_wsi.training.batches import Batches
+from ccrl_wsi.training.curves import draw_curves
+from ccrl_wsi.training.distributed import join_world, leave_world
+from ccrl_wsi.training.field_set import FieldSet
+from ccrl_wsi.training.learner import Moment, World
+from ccrl_wsi.training.metric_log import read_metrics
+from ccrl_wsi.training.schedules import learning_rate
+from ccrl_wsi.training.segment_learner import SegmentLearner
+from ccrl_wsi.training.segment_settings import FieldDataSettings, SegmentTrainSettings
+from pipelines.field_sets import gather_fields, read_images
+from pipelines.folder_lock import exclusive
+from pipelines.train_folder import (
+    TrainFolder,
+    claim_training,
+    deciding_settings,
+    fingerprint_of,
+)
+from pipelines.training_run import TrainingRun, check_same_data
+
+log = logging.getLogger("ccrl_wsi")
+
+FREE_TO_CHANGE = {"compute": ("save_every_minutes",)}
+"""What a continued training may be given anew: it decides neither weights nor what is logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedSegmenter:
+    """What a training came to.
+
+    Parameters
+    ----------
+    scores
+        Mean scores on the images held back, by data set; empty where there are none.
+    """
+
+    segmenter: Path
+    n_fields: int
+    n_steps: int
+    seconds: float
+    scores: dict[str, SegmentationScores]
+
+
+def train_segmenter(settings: SegmentTrainSettings, out: Path) -> TrainedSegmenter:
+    """Train as ``settings`` say into the folder ``out``, or go on with what is there.
+
+    Raises
+    ------
+    ConfigError
+        If the settings fit neither the data nor what is in the folder.
+    StoreError
+        If there is nothing to learn from.
+    ModelError
+        If the loss is no longer a number.
+    """
+    device = resolve_device(settings.compute.device)
+    world = join_world(device)
+    if not world.is_first:
+        log.setLevel(logging.WARNING)
+    try:
+        fields = gather_fields(settings.data)
+        log.info(
+            "%d fields of %d images or slides with %d nuclei",
+            *(len(fields), len(fields.source_names), fields.n_nuclei),
+        )
+        return _train_together(settings, out, fields, device, world)
+    finally:
+        leave_world()
+
+
+def _train_together(
+    settings: SegmentTrainSettings, out: Path, fields: FieldSet, device: str, world: World
+) -> TrainedSegmenter:
+    began = time.monotonic()
+    fingerprint = fingerprint_of((fields.rgb, fields.targets, fields.mpp, fields.source))
+    check_same_data(fingerprint, "fields", device, world)
+    is_first = world.is_first
+    deciding = deciding_settings(settings, FREE_TO_CHANGE)
+    folder = (
+        claim_training(out, deciding, fingerprint, "fields")
+        if is_first
+        else TrainFolder(out.resolve())
+    )
+    schedule = settings.schedule
+    batches = Batches(fields.source, schedule.batch_size, settings.seed, schedule.balance)
+    n_steps = batches.n_steps(schedule.epochs)
+    learner = SegmentLearner(fields, make_network(settings, device), settings, device, world)
+
+    def rates(moment: Moment) -> dict[str, float]:
+        return {"learning_rate": learning_rate(moment, schedule)}
+
+    scores: dict[str, SegmentationScores] = {}
+    with exclusive(folder.root) if is_first else nullcontext():
+        TrainingRun(learner, batches, folder, n_steps, settings.compute, device, world, rates).run()
+        if is_first:
+            draw_curves(read_metrics(folder.metrics), folder.curves)
+            scores = _write_segmenter(folder, learner, settings, fields, n_steps)
+    return TrainedSegmenter(
+        folder.segmenter, len(fields), n_steps, time.monotonic() - began, scores
+    )
+
+
+def make_network(settings: SegmentTrainSettings, device: str) -> CompactNetwork:
+    """The network of ``settings`` with its first weights, which depend on the seed alone."""
+    import torch
+
+    word = int(rng_for(settings.seed, "segmenter weights").integers(2**62))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(word)
+        network = CompactNetwork(settings.network.widths)
+    over_all_processes(network, device)
+    return network
+
+
+def _write_segmenter(
+    folder: TrainFolder,
+    learner: SegmentLearner,
+    settings: SegmentTrainSettings,
+    fields: FieldSet,
+    n_steps: int,
+) -> dict[str, SegmentationScores]:
+    header = SegmenterHeader(
+        name=settings.export.name,
+        widths=settings.network.widths,
+        mpp=settings.network.mpp,
+        training={
+            "data": [
+                {"kind": s.kind, "folder": s.path.name, "licence": s.licence}
+                for s in settings.data.sources
+            ],
+            "n_fields": len(fields),
+            "n_nuclei": fields.n_nuclei,
+            "n_steps": n_steps,
+            "settings": _without_paths(settings),
+            "versions": {name: versions()[name] for name in ("ccrl-wsi", "torch", "numpy")},
+        },
+    )
+    state = learner.average.state_dict()
+    save_segmenter(folder.segmenter, state, header, half=settings.export.half)
+    load_segmenter(folder.segmenter)
+    scores = score_on(folder.segmenter, settings.data, settings.compute.device)
+    if scores:
+        _write_scores(folder.scores, scores)
+        header.training["scores"] = {name: asdict(score) for name, score in scores.items()}
+        save_segmenter(folder.segmenter, state, header, half=settings.export.half)
+    return scores
+
+
+def score_on(weights: Path, data: FieldDataSettings, device: str) -> dict[str, SegmentationScores]:
+    """Mean scores of the segmenter ``weights`` on each of ``data.validation``."""
+    if not data.validation:
+        return {}
+    settings = NucleiSettings(segmenter="compact", weights=weights)
+    segmenter = load_compact(settings, resolve_device(device))
+    scores: dict[str, SegmentationScores] = {}
+    for number, source in enumerate(data.validation, start=1):
+        rows = list(_score_each(segmenter, settings, read_images(source)))
+        if not rows:
+            log.warning("No image in %s can be scored.", source.path)
+            continue
+        mean = np.mean([list(asdict(row).values()) for row in rows], axis=0)
+        name = f"{number} {source.kind} {source.path.name}, {len(rows)} images"
+        scores[name] = SegmentationScores(*(float(value) for value in mean))
+    return scores
+
+
+def _score_each(
+    segmenter: Segmenter, settings: NucleiSettings, images: Iterator[Any]
+) -> Iterator[SegmentationScores]:
+    for image in images:
+        found = of_plausible_size(segmenter(image.rgb, image.mpp).labels, image.mpp, settings)
+        yield score_segmentation(image.labels, found, image.mpp)
+
+
+def of_plausible_size(labels: IntArray, mpp: float, settings: NucleiSettings) -> IntArray:
+    """``labels`` without objects that a run would drop for their area."""
+    area_um2 = np.bincount(labels.ravel()) * mpp**2
+    keep = (area_um2 >= settings.min_area_um2) & (area_um2 <= settings.max_area_um2)
+    keep[0] = False
+    kept: IntArray = np.where(keep[labels], labels, 0).astype(np.int32)
+    return kept
+
+
+def _write_scores(path: Path, scores: dict[str, SegmentationScores]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["data", *asdict(next(iter(scores.values())))])
+        writer.writerows(
+            [name, *(f"{v:.4f}" for v in asdict(s).values())] for name, s in scores.items()
+        )
+
+
+def _without_paths(settings: SegmentTrainSettings) -> dict[str, Any]:
+    """``settings`` as plain JSON without the machine and where on it files lie."""
+    tree: dict[str, Any] = settings.model_dump(mode="json", exclude={"compute": True})
+    for source in (*tree["data"]["sources"], *tree["data"]["validation"]):
+        source["path"] = Path(source["path"]).name
+    return tree

@@ -1,0 +1,137 @@
+"""What every training does: go on where it was, learn, write states and curves, show progress."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.provenance import versions
+from ccrl_wsi.training.batches import Batches
+from ccrl_wsi.training.curves import draw_curves
+from ccrl_wsi.training.distributed import gather_rows
+from ccrl_wsi.training.learner import Learner, Moment, World
+from ccrl_wsi.training.loop import Hooks, Reading, train
+from ccrl_wsi.training.metric_log import MetricLog, read_metrics
+from ccrl_wsi.training.settings import TrainComputeSettings
+from ccrl_wsi.training.state_file import load_state, save_state
+from pipelines.train_folder import TrainFolder
+from pipelines.train_progress import TrainProgress
+
+log = logging.getLogger("ccrl_wsi")
+
+Rates = Callable[[Moment], dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TrainingRun:
+    """A learner, its batches and its files.
+
+    Parameters
+    ----------
+    n_steps
+        Of the whole training.
+    device, world
+        Where it runs, and with whom.
+    rates
+        What is logged of a moment besides the learner's metrics.
+    """
+
+    learner: Learner
+    batches: Batches
+    folder: TrainFolder
+    n_steps: int
+    compute: TrainComputeSettings
+    device: str
+    world: World
+    rates: Rates
+
+    def run(self) -> None:
+        """Do the steps that are missing.
+
+        Raises
+        ------
+        StoreError
+            If processes that train together found different states.
+        ModelError
+            If the loss is no longer a number.
+        """
+        start_step = self._resume()
+        if start_step >= self.n_steps:
+            log.info("The training is finished: %d steps", start_step)
+            return
+        metric_log, progress = None, None
+        if self.world.is_first:
+            metric_log = MetricLog(self.folder.metrics, start_step, self.rates)
+            progress = TrainProgress(self.n_steps, start_step)
+        with progress or nullcontext():
+            train(
+                self.learner,
+                self.batches,
+                self.n_steps,
+                start_step=start_step,
+                world=self.world,
+                hooks=self._hooks(metric_log, progress),
+            )
+
+    def _resume(self) -> int:
+        start_step = 0
+        if self.folder.state.exists():
+            saved = load_state(self.folder.state)
+            self.learner.load_state(saved.tensors)
+            start_step = saved.step
+            log.info("Going on after step %d of %d", start_step, self.n_steps)
+        if not all_have(start_step, self.device, self.world):
+            raise StoreError(
+                f"The processes that train together found different states in {self.folder.root}. "
+                "Give all of them the same folder (-o), on a disk that all machines see."
+            )
+        return start_step
+
+    def _hooks(self, metric_log: MetricLog | None, progress: TrainProgress | None) -> Hooks:
+        if metric_log is None or progress is None:
+            return Hooks(log_every_steps=self.compute.log_every_steps)
+
+        def on_reading(reading: Reading) -> None:
+            metric_log.append(reading)
+            progress.read(reading)
+
+        def save(step: int, state: dict[str, Any]) -> None:
+            save_state(self.folder.state, step, state, {"versions": versions()})
+            draw_curves(read_metrics(self.folder.metrics), self.folder.curves)
+
+        return Hooks(
+            on_step=progress.step_done,
+            on_reading=on_reading,
+            save=save,
+            save_every_s=60 * self.compute.save_every_minutes,
+            log_every_steps=self.compute.log_every_steps,
+        )
+
+
+def check_same_data(fingerprint: str, what: str, device: str, world: World) -> None:
+    """Processes on several machines may see several versions of the data.
+
+    Raises
+    ------
+    StoreError
+        If their fingerprints differ.
+    """
+    if world.size > 1 and not all_have(int(fingerprint[:15], 16), device, world):
+        raise StoreError(
+            f"The processes that train together found different {what}. Give all of them the same "
+            "data and settings."
+        )
+
+
+def all_have(number: int, device: str, world: World) -> bool:
+    """Whether all processes call this with the same number."""
+    import torch
+
+    if world.size == 1:
+        return True
+    found = gather_rows(torch.tensor([number], device=device))
+    return len(set(found.tolist())) == 1
