@@ -114,15 +114,15 @@ class WatershedSettings(Section):
 class CompactSettings(Section):
     """The segmenter that comes with the package."""
 
-    separation: Literal["depth", "offset"] = Field(
-        "depth",
-        description="What parts touching nuclei. depth: the distance to their own edge; offset: "
-        "the place relative to their centre, as HoVer-Net does.",
+    separation: Literal["offset", "depth"] = Field(
+        "offset",
+        description="What parts touching nuclei. offset: the place relative to their centre, as "
+        "HoVer-Net does; depth: the distance to their own edge.",
     )
     views: Literal[1, 8] = Field(
         1,
-        description="depth: 8 looks at each window turned and mirrored too and takes the mean: a "
-        "little better, at eight times the cost.",
+        description="8: looks at each window turned and mirrored too and takes the mean: a little "
+        "better, at eight times the cost.",
     )
 
 
@@ -257,15 +257,6 @@ class Settings(Section):
     clusters: ClusterSettings = ClusterSettings()
     overlay: OverlaySettings = OverlaySettings()
     compute: ComputeSettings = ComputeSettings()
-
-    @model_validator(mode="after")
-    def _directions_are_not_averaged(self) -> Settings:
-        compact = self.nuclei.compact
-        if compact.views > 1 and compact.separation == "offset":
-            raise ValueError(
-                "nuclei.compact.views=8 goes with nuclei.compact.separation=depth only"
-            )
-        return self
 
     @model_validator(mode="after")
     def _halo_holds_the_window(self) -> Settings:

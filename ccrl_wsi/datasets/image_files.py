@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ JPEG = (".jpg", ".jpeg")
 MPP_40X = 0.25
 # Pillow, tifffile, its codecs, OpenCV and NumPy report damage in all these ways.
 _DAMAGE = (OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, cv2.error)
+log = logging.getLogger("ccrl_wsi")
+
 _LARGEST_ID = np.iinfo(np.int32).max
 
 
@@ -234,6 +237,8 @@ def _read_any(path: Path) -> AnyArray:
     if pixels is None:
         raise unreadable(path)
     is_coloured = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if is_coloured and pixels.shape[2] == 4 and (pixels[..., 3] < np.iinfo(pixels.dtype).max).any():
+        log.warning("%s: its transparency is left out of account.", path)
     values: AnyArray = pixels[..., 2::-1] if is_coloured else pixels
     return values
 

@@ -121,23 +121,33 @@ def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:
 
 
 def mean_over_views(network: torch.nn.Module, image: torch.Tensor, views: int) -> torch.Tensor:
-    """What ``network`` says of ``image`` (n, 3, h, w), as the mean over 1 or 8 looks at it.
-
-    With 8, directions are not turned back: only the logit and the depth keep their meaning.
-    """
+    """What ``network`` says of ``image`` (n, 3, h, w), as the mean over 1 or 8 looks at it."""
     if views == 1:
         output: torch.Tensor = network(image)
         return output
-    outputs = [
-        network(image.rot90(quarters, (2, 3)).flip(axes))
-        .float()
-        .flip(axes)
-        .rot90(-quarters, (2, 3))
-        for quarters in range(4)
-        for axes in ((), (3,))
-    ]
-    total: torch.Tensor = sum(outputs[1:], start=outputs[0])
-    return total / len(outputs)
+    total: torch.Tensor = sum(
+        (
+            _turned_back(network(image.rot90(turns, (2, 3)).flip(axes)).float(), turns, axes)
+            for turns in range(4)
+            for axes in ((), (3,))
+        ),
+        start=image.new_zeros(()),
+    )
+    return total / 8
+
+
+def _turned_back(maps: torch.Tensor, turns: int, axes: tuple[int, ...]) -> torch.Tensor:
+    """Maps (n, 4, h, w) of an image that was turned, then mirrored: places and directions."""
+    import torch
+
+    maps = maps.flip(axes)
+    rest, x, y = maps[:, :2], maps[:, 2:3], maps[:, 3:4]
+    if axes:
+        x = -x
+    for _ in range(turns):
+        # A quarter turn takes what points right to what points up, and y points down.
+        x, y = -y, x
+    return torch.cat([rest, x, y], dim=1).rot90(-turns, (2, 3))
 
 
 def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:

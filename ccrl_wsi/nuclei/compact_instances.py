@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray, IntArray
-from ccrl_wsi.nuclei.flooding import find_blobs, flood
+from ccrl_wsi.nuclei.flooding import Blobs, find_blobs, flood
 from ccrl_wsi.nuclei.hovernet_instances import extract_instances
 
-BLUR_PX = 1.0
+BLUR_PX = 2.0
 """Sigma of the blur on depths before middles are looked for."""
 
-REACH_PX = 5
+REACH_PX = 8
 """Two nuclei's middles are further apart."""
 
-CORE_SHARE = 0.85
+CORE_SHARE = 0.75
 """Of the greatest depth within reach, that the pixels of a middle have."""
 
 LEAST_DEPTH = 0.3
@@ -61,6 +61,7 @@ def instances_by_depth(probability: FloatArray, depth: FloatArray) -> IntArray:
     smooth = cv2.GaussianBlur(depth, (0, 0), BLUR_PX, borderType=cv2.BORDER_REFLECT_101)
     smooth = cv2.copyTo(smooth, blobs.inside)
     markers = _middles(smooth, blobs.inside)
+    _mark_the_unmarked(markers, blobs)
     return flood(smooth, blobs, markers)
 
 
@@ -71,3 +72,12 @@ def _middles(depth: FloatArray, inside: ByteArray) -> IntArray:
     is_core = (depth >= highest * np.float32(CORE_SHARE)) & (depth >= LEAST_DEPTH) & (inside > 0)
     markers: IntArray = cv2.connectedComponents(is_core.astype(np.uint8), connectivity=4)[1]
     return markers
+
+
+def _mark_the_unmarked(markers: IntArray, blobs: Blobs) -> None:
+    """Make a blob in which no middle was found one nucleus, in ``markers`` itself."""
+    is_marked = np.zeros(blobs.n + 1, np.bool_)
+    is_marked[blobs.number[markers.ravel()[blobs.pixels] > 0]] = True
+    lonely = ~is_marked[blobs.number]
+    first = int(markers.max(initial=0))
+    markers.ravel()[blobs.pixels[lonely]] = first + blobs.number[lonely]

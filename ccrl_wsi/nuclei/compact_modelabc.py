@@ -45,7 +45,7 @@ class CompactModel(ModelABC):  # type: ignore[misc]
         As of :class:`ccrl_wsi.config.CompactSettings`.
     """
 
-    def __init__(self, weights: Path | str = BUNDLED, separation: str = "depth") -> None:
+    def __init__(self, weights: Path | str = BUNDLED, separation: str = "offset") -> None:
         super().__init__()
         header, network = load_segmenter(Path(weights))
         self.network: CompactNetwork = fold_norms(network)
