@@ -68,6 +68,7 @@ def diagnose(out_dir: Path | None = None, *, start_workers: bool = True) -> list
         check_opencv,
         check_gpu,
         check_weights,
+        check_segmenters,
         check_encoders,
         check_computer,
         lambda: check_output(out_dir or Path()),
@@ -142,7 +143,10 @@ def check_gpu() -> Check:
     except (ImportError, OSError) as error:
         return Check("GPU", "fail", f"PyTorch does not load: {error}", "Install torch again.")
     if not torch.cuda.is_available():
-        advice = "HoVer-Net will take hours per slide here; `watershed` does not need a GPU."
+        advice = (
+            "HoVer-Net will take hours per slide here; --set nuclei.segmenter=compact is made for "
+            "such computers."
+        )
         return Check("GPU", "warn", "none that CUDA can use", advice)
     names = [
         f"{properties.name}, {properties.total_memory / GIB:.0f} GiB"
@@ -166,9 +170,27 @@ def check_weights() -> Check:
     advice = (
         f"The first use downloads them. Without internet, put NAME.pth into {folder} "
         f"(from huggingface.co/{sources}; missing: {', '.join(missing)}), give a file with "
-        "--set nuclei.weights=FILE, or use --set nuclei.segmenter=watershed."
+        "--set nuclei.weights=FILE, or use --set nuclei.segmenter=compact, which is here."
     )
     return Check("Weights", "warn", f"{', '.join(present) or 'none'} in {folder}", advice)
+
+
+def check_segmenters() -> Check:
+    """Whether the segmenter that comes with the package is there, and what it was trained on."""
+    from ccrl_wsi.nuclei.compact import BUNDLED
+    from ccrl_wsi.nuclei.compact_checkpoint import read_segmenter_header
+
+    try:
+        header = read_segmenter_header(BUNDLED)
+    except CcrlError:
+        return Check(
+            "Segmenters",
+            "warn",
+            "compact: not usable",
+            f"{BUNDLED} is missing or damaged: install ccrl-wsi again.",
+        )
+    licences = "; ".join(source["licence"] for source in header.training["data"])
+    return Check("Segmenters", "ok", f"compact, {header.mpp:g} um per pixel (licences: {licences})")
 
 
 def check_encoders() -> Check:

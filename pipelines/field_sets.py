@@ -116,13 +116,10 @@ def _read(source: FieldSourceSettings) -> Iterator[LabelledImage]:
 
 
 def _checked(source: FieldSourceSettings, data: FieldDataSettings) -> Iterator[TrainingField]:
+    specks: dict[str, int] = {}
     for image in read_images(source):
         labels, n_specks = without_specks(image.labels, data.least_px)
-        if n_specks:
-            log.warning(
-                "%s: %d nuclei of fewer than %d pixels are left out.",
-                *(image.name, n_specks, data.least_px),
-            )
+        specks |= {image.name: n_specks} if n_specks else {}
         if not labels.any():
             log.warning("%s has no nuclei: it is learned as background.", image.name)
         if _is_grey(image):
@@ -133,6 +130,11 @@ def _checked(source: FieldSourceSettings, data: FieldDataSettings) -> Iterator[T
             _tell(str(error))
             continue
         yield TrainingField(replace(image, labels=labels, slide=_slide_of(source, image)), unsure)
+    if specks:
+        log.warning(
+            "%s: %d nuclei of fewer than %d pixels are left out, in %d images, such as %s.",
+            *(source.path, sum(specks.values()), data.least_px, len(specks), next(iter(specks))),
+        )
 
 
 def _read_unsure(source: FieldSourceSettings, image: LabelledImage) -> IntArray | None:

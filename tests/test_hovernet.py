@@ -198,7 +198,7 @@ def test_a_checkpoint_without_tensors_is_refused(tmp_path):
 def test_a_missing_weight_file_is_told_before_anything_is_loaded(tmp_path):
     settings = NucleiSettings(weights=tmp_path / "none.pth")
 
-    with pytest.raises(ModelError, match=r"none.pth.*nuclei.weights=FILE.*watershed"):
+    with pytest.raises(ModelError, match=r"none.pth.*nuclei.weights=FILE.*compact"):
         load_hovernet(settings, "cpu")
 
 
@@ -212,7 +212,7 @@ def test_weights_that_cannot_be_had_say_where_to_put_them(tmp_path, monkeypatch)
 
     monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path / "models")
     monkeypatch.setattr(architecture, "fetch_pretrained_weights", no_network)
-    with pytest.raises(ModelError, match=rf"{FAST}.pth.*nuclei.weights=FILE.*watershed"):
+    with pytest.raises(ModelError, match=rf"{FAST}.pth.*nuclei.weights=FILE.*compact"):
         find_weights(FAST)
 
     (tmp_path / "models").mkdir()

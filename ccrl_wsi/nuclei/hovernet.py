@@ -286,7 +286,7 @@ def _toolbox_table() -> dict[str, Any]:
 def _how_to_give(name: str, problem: str) -> str:
     return (
         f"{problem} Give the weights of {name} with --set nuclei.weights=FILE, or use "
-        "--set nuclei.segmenter=watershed, which needs none."
+        "--set nuclei.segmenter=compact, whose weights are here."
     )
 
 

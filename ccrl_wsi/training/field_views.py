@@ -98,7 +98,7 @@ def read_views(
     grid = _grid(places, rgb.shape[-1], side_px, rgb.device)
     pixels = grid_sample(rgb.float(), grid, padding_mode="reflection", align_corners=False)
     read = grid_sample(targets.float(), grid, padding_mode="zeros", align_corners=False)
-    inside, depth = read[:, 0] / 255, read[:, 1] / 255
+    inside, depth = (read[:, :2] / 255).clamp_(0, 1).unbind(1)
     # Nothing of a direction is left where it was averaged with what lies outside nuclei.
     offset = (read[:, 2:4] - 127) / 127
     turned = torch.einsum("nij,njhw->nihw", _back(places, rgb.device), offset)

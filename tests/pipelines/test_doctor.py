@@ -72,7 +72,7 @@ def test_weights_that_are_missing_are_named_with_the_place_for_them(tmp_path, mo
     assert check.state == "warn"
     assert check.detail == f"hovernet_fast-pannuke in {tmp_path}"
     assert "missing: hovernet_fast-monusac, hovernet_original-consep" in check.advice
-    assert "watershed" in check.advice
+    assert "compact" in check.advice
 
 
 def test_all_weights_present_is_ok(tmp_path, monkeypatch):
@@ -80,6 +80,14 @@ def test_all_weights_present_is_ok(tmp_path, monkeypatch):
     for name in doctor._hovernet_repositories():
         (tmp_path / f"{name}.pth").write_bytes(b"weights")
     assert check_weights() == Check("Weights", "ok", f"all 4 in {tmp_path}")
+
+
+def test_the_bundled_segmenter_is_named_with_its_licences(tmp_path, monkeypatch):
+    check = doctor.check_segmenters()
+    assert check.state == "ok"
+    assert "CC BY 4.0" in check.detail
+    monkeypatch.setattr("ccrl_wsi.nuclei.compact.BUNDLED", tmp_path / "none.safetensors")
+    assert doctor.check_segmenters().state == "warn"
 
 
 def test_the_bundled_encoder_is_named_with_its_data_and_licence(tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def break_image(folder, how):
         ("labels of another size", "Are they of the same image", 2),
         ("no labels", "There are no labels for the image slideB__0_0", 2),
         ("damaged", "cannot be read", 2),
-        ("one-pixel nuclei", "2 nuclei of fewer than 12 pixels are left out", 3),
+        ("one-pixel nuclei", "2 nuclei of fewer than 12 pixels are left out, in 1 images", 3),
         ("no nuclei", "has no nuclei: it is learned as background", 3),
         ("grey", "is grey", 3),
         ("alpha", "transparency", 3),
