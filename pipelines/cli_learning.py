@@ -1,0 +1,134 @@
+"""The commands that learn and judge. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli_options import ConfigFiles, Out, Overrides, Slides
+
+
+def add_learning_commands(app: typer.Typer) -> None:
+    """Make the commands of this file commands of ``app``."""
+    app.command()(train)
+    app.command("train-segmenter")(train_segmenter)
+    app.command("label-fields")(label_fields)
+    app.command()(evaluate)
+
+
+def train(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the encoder; a begun one is continued.")
+    ],
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder: short for --set data.path=.")
+    ] = None,
+) -> None:
+    """Train an encoder without labels. Resumable; under torchrun on several GPUs."""
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.training.settings import TrainSettings
+    from pipelines.train import train_encoder
+
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
+    settings = load_tree(TrainSettings, [find_config(file) for file in config], overrides)
+    trained = train_encoder(settings, out)
+    typer.echo(f"{trained.encoder}: {trained.n_steps} steps on {trained.n_crops} crops")
+
+
+def train_segmenter(
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder for the segmenter; a begun one is continued."),
+    ],
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        list[str],
+        typer.Option(help="A data set's folder, as tnbc=FOLDER; the kind may be left out of one."),
+    ] = [],  # noqa: B006
+) -> None:
+    """Train a compact segmenter on images with drawn nuclei. Resumable; also under torchrun."""
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.training.segment_settings import SegmentTrainSettings
+    from pipelines.field_sets import with_paths
+    from pipelines.train_segmenter import train_segmenter as train_
+
+    settings = load_tree(SegmentTrainSettings, [find_config(file) for file in config], set_)
+    settings = settings.model_copy(update={"data": with_paths(settings.data, data)})
+    trained = train_(settings, out)
+    for name, score in trained.scores.items():
+        typer.echo(f"{name}: PQ {score.pq:.3f}, AJI {score.aji:.3f}, Dice {score.dice:.3f}")
+    typer.echo(f"{trained.segmenter}: {trained.n_steps} steps on {trained.n_fields} fields")
+
+
+def label_fields(
+    slides: Slides,
+    out: Out,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    per_slide: Annotated[int, typer.Option(min=1, help="Fields of each slide.")] = 10,
+    side: Annotated[int, typer.Option(min=64, help="Side of a field, in pixels.")] = 512,
+) -> None:
+    """Cut fields out of slides and label their nuclei, to correct by hand or to learn from."""
+    from ccrl_wsi.config import load_settings
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.label_fields import FieldPlan
+    from pipelines.label_fields import label_fields as label
+
+    plan = FieldPlan(per_slide, side)
+    n_fields, problems = label(
+        list_slides(slides), out, plan, load_settings([find_config(file) for file in config], set_)
+    )
+    typer.echo(f"{n_fields} fields in {out}: images, labels, unsure")
+    raise typer.Exit(1 if problems else 0)
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],
+    encoders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="morphology, pixels, untrained, or CCRL checkpoints (.safetensors).",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder: short for --set data.path=.")
+    ] = None,
+    on_train: Annotated[
+        bool,
+        typer.Option("--on-train", help="Fit and score on the training cells only, to choose by."),
+    ] = False,
+) -> None:
+    """Judge encoders by classes that people gave to nuclei, as in the CCRL paper.
+
+    Never choose a checkpoint or a setting by its score on the test cells: it would have learnt
+    from their labels. Choose with --on-train, which does not open the test images.
+    """
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from pipelines.evaluate import evaluate as evaluate_
+    from pipelines.evaluation_report import write_report
+
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
+    overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
+    overrides += ["on_train=true"] if on_train else []
+    settings = load_tree(EvaluateSettings, [find_config(file) for file in config], overrides)
+    evaluation = evaluate_(settings)
+    write_report(evaluation, out)
+    typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
+    raise typer.Exit(evaluation.exit_code)
