@@ -16,9 +16,9 @@ LOG_EVERY_SECONDS = 30.0
 
 
 class TrainProgress:
-    """A bar with crops per second and time left on a terminal, plain lines otherwise."""
+    """A bar with ``unit`` per second and time left on a terminal, plain lines otherwise."""
 
-    def __init__(self, n_steps: int, start_step: int) -> None:
+    def __init__(self, n_steps: int, start_step: int, unit: str = "crops") -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -38,6 +38,7 @@ class TrainProgress:
         )
         self._task = self._bar.add_task("training", total=n_steps, completed=start_step)
         self._last_line = time.monotonic()
+        self._unit = unit
 
     def __enter__(self) -> TrainProgress:
         self._bar.start()
@@ -59,7 +60,7 @@ class TrainProgress:
         """Numbers have come from the device."""
         text = (
             f"epoch {reading.moment.epoch:.1f}/{reading.moment.n_epochs:g}, "
-            f"loss {reading.metrics['loss']:.3f}, {reading.crops_per_second:.0f} crops/s"
+            f"loss {reading.metrics['loss']:.3f}, {reading.crops_per_second:.0f} {self._unit}/s"
         )
         self._bar.update(self._task, description=text)
         is_time = time.monotonic() - self._last_line > LOG_EVERY_SECONDS

@@ -111,7 +111,7 @@ def _train_together(
         else TrainFolder(out.resolve())
     )
     schedule = settings.schedule
-    batches = Batches(fields.source, schedule.batch_size, settings.seed, schedule.balance)
+    batches = Batches(fields.source, schedule.batch_size, settings.seed, schedule.balance, "fields")
     n_steps = batches.n_steps(schedule.epochs)
     learner = SegmentLearner(fields, make_network(settings, device), settings, device, world)
 
@@ -120,7 +120,9 @@ def _train_together(
 
     scores: dict[str, SegmentationScores] = {}
     with exclusive(folder.root) if is_first else nullcontext():
-        TrainingRun(learner, batches, folder, n_steps, settings.compute, device, world, rates).run()
+        TrainingRun(
+            learner, batches, folder, n_steps, settings.compute, device, world, rates, "fields"
+        ).run()
         if is_first:
             draw_curves(read_metrics(folder.metrics), folder.curves)
             scores = _write_segmenter(folder, learner, settings, fields, n_steps)

@@ -38,6 +38,8 @@ class TrainingRun:
         Where it runs, and with whom.
     rates
         What is logged of a moment besides the learner's metrics.
+    unit
+        What is learned from, for people.
     """
 
     learner: Learner
@@ -48,6 +50,7 @@ class TrainingRun:
     device: str
     world: World
     rates: Rates
+    unit: str = "crops"
 
     def run(self) -> None:
         """Do the steps that are missing.
@@ -66,7 +69,7 @@ class TrainingRun:
         metric_log, progress = None, None
         if self.world.is_first:
             metric_log = MetricLog(self.folder.metrics, start_step, self.rates)
-            progress = TrainProgress(self.n_steps, start_step)
+            progress = TrainProgress(self.n_steps, start_step, self.unit)
         with progress or nullcontext():
             train(
                 self.learner,

@@ -13,10 +13,16 @@ from ccrl_wsi.config import Settings, load_tree
 from ccrl_wsi.config_files import config_dir, config_names, find_config
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.training.segment_settings import SegmentTrainSettings
 from ccrl_wsi.training.settings import TrainSettings
 from pipelines.machines import load_machine
 
-SETTINGS_OF = {"infer": Settings, "train": TrainSettings, "evaluate": EvaluateSettings}
+SETTINGS_OF = {
+    "infer": Settings,
+    "train": TrainSettings,
+    "segment": SegmentTrainSettings,
+    "evaluate": EvaluateSettings,
+}
 """What the files of a folder are settings of."""
 SPELLINGS = ["infer/20x", "infer/20x.yaml", "configs/infer/20x.yaml", "configs/infer/20x"]
 

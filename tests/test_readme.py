@@ -22,7 +22,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_the_table_of_commands_is_the_programs():
-    listed = re.findall(r"^\| `ccrl-wsi (\w+)", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `ccrl-wsi ([\w-]+)", README, flags=re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
 
 

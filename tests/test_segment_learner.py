@@ -88,7 +88,7 @@ def test_views_stay_light_and_maps_their_range():
     assert pixels.shape == (4, 3, 64, 64)
     assert 0 <= pixels.min() <= pixels.max() <= 1
     assert 0 <= maps[:, :2].min() <= maps[:, :2].max() <= 1
-    assert maps[:, 2:].abs().max() <= 1.01
+    assert maps[:, 2:].abs().max() <= 1.1  # a stretch makes some directions longer
     assert set(weight.unique().tolist()) <= {0.0, 1.0}
 
 

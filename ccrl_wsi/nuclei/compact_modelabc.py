@@ -86,17 +86,16 @@ class CompactModel(ModelABC):  # type: ignore[misc]
         offset
             Added to x and y of centroids, boxes and contours.
         """
-        is_lazy = any(hasattr(head, "compute") for head in raw_maps)
         maps = np.concatenate([np.asarray(head, np.float32) for head in raw_maps], axis=2)
         labels = find_nuclei(maps, self.separation)
-        columns = describe_nuclei(labels, maps[..., 0], offset)
-        task = {
-            "task_type": TASK,
-            "predictions": labels,
-            "info_dict": columns,
-            "seg_type": "instance",
-        }
-        return (_lazy(task) if is_lazy else task,)
+        return (
+            {
+                "task_type": TASK,
+                "predictions": labels,
+                "info_dict": describe_nuclei(labels, maps[..., 0], offset),
+                "seg_type": "instance",
+            },
+        )
 
 
 def io_config(window_px: int = 1024, mpp: float = 0.25) -> IOInstanceSegmentorConfig:
@@ -130,11 +129,3 @@ def describe_nuclei(
     contours = rows.pop("contours")
     columns = {name: np.asarray(values) for name, values in rows.items()}
     return {**columns, "contours": pad_contours(contours)}
-
-
-def _lazy(task: dict[str, Any]) -> dict[str, Any]:
-    """The same with Dask arrays, which the engine expects back where it gave such."""
-    import dask.array as da
-
-    columns = {name: da.from_array(values) for name, values in task["info_dict"].items()}
-    return {**task, "predictions": da.from_array(task["predictions"]), "info_dict": columns}

@@ -33,6 +33,8 @@ class Batches:
         Of the order.
     balance
         ``none`` or ``slides``.
+    what
+        What the rows are, for messages.
 
     Raises
     ------
@@ -46,11 +48,12 @@ class Batches:
         batch_size: int,
         seed: int,
         balance: Literal["none", "slides"] = "none",
+        what: str = "crops",
     ) -> None:
         n = len(source)
         if n < batch_size:
             raise ConfigError(
-                f"There are {n} crops to learn from, fewer than a batch of {batch_size}. "
+                f"There are {n} {what} to learn from, fewer than a batch of {batch_size}. "
                 + (f"Set schedule.batch_size={n} or less." if n > 1 else "Give more images.")
             )
         self.n_rows = n

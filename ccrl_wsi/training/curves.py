@@ -12,6 +12,7 @@ from ccrl_wsi.arrays import FloatArray
 
 PANELS = {
     "loss": "Loss",
+    "dice": "Dice: overlap of found and drawn pixels of a batch",
     "alignment": "Alignment: cosine of a query and its key",
     "uniformity": "Uniformity: log potential of all pairs",
     "spread": "Collapse: sd of a dimension (0: collapsed)",
@@ -20,7 +21,7 @@ PANELS = {
 
 
 def draw_curves(metrics: Mapping[str, FloatArray], path: Path) -> None:
-    """Write a PNG of loss, alignment, uniformity and collapse over epochs.
+    """Write a PNG of loss and what else of ``PANELS`` was measured, over epochs.
 
     Parameters
     ----------

@@ -102,8 +102,8 @@ def read_views(
     # Nothing of a direction is left where it was averaged with what lies outside nuclei.
     offset = (read[:, 2:4] - 127) / 127
     turned = torch.einsum("nij,njhw->nihw", _back(places, rgb.device), offset)
-    maps = torch.cat([torch.stack([inside, depth], dim=1), turned], dim=1)
     weight = (read[:, 4] / 255 > 0.99).float()
+    maps = torch.cat([torch.stack([inside, depth], dim=1), turned * weight[:, None]], dim=1)
     return (pixels / 255).clamp_(0, 1), maps, weight
 
 

@@ -1,4 +1,8 @@
-"""Trains a segmenter on fields: one step after the other, as the loop asks."""
+"""Trains a segmenter on fields: one step after the other, as the loop asks.
+
+Several processes see the views that one would; but each weighs the pixels of its own share, so that
+they train nearly, not exactly, as one would.
+"""
 
 from __future__ import annotations
 

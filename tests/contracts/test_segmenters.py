@@ -19,6 +19,10 @@ def make_watershed():
     return make_segmenter(NucleiSettings(segmenter="watershed"), "cpu")
 
 
+def make_compact():
+    return make_segmenter(NucleiSettings(segmenter="compact", window_px=256), "cpu")
+
+
 def make_user_model():
     settings = NucleiSettings(segmenter="tests.drawn_networks:DarkBlobs", window_px=256)
     return make_segmenter(settings, "cpu")
@@ -27,6 +31,7 @@ def make_user_model():
 MAKERS = {
     "hovernet fast": lambda: ink_segmenter("fast"),
     "hovernet original": lambda: ink_segmenter("original"),
+    "compact": make_compact,
     "watershed": make_watershed,
     "modelabc": make_user_model,
 }

@@ -21,8 +21,8 @@ Usage = namedtuple("Usage", "total used free")
 
 def test_everything_is_looked_at_and_nothing_fails_here(tmp_path):
     checks = diagnose(tmp_path, start_workers=False)
-    names = ["Python", "Packages", "OpenSlide", "OpenCV", "GPU", "Weights", "Encoders"]
-    names += ["Computer", "Output"]
+    names = ["Python", "Packages", "OpenSlide", "OpenCV", "GPU", "Weights"]
+    names += ["Segmenters", "Encoders", "Computer", "Output"]
     assert [check.name for check in checks] == names
     assert not [check for check in checks if check.state == "fail"]
     assert not [check for check in checks if (check.state == "ok") == bool(check.advice)]

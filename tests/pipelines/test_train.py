@@ -25,6 +25,7 @@ from ccrl_wsi.training.learner import World
 from ccrl_wsi.training.settings import TrainSettings
 from ccrl_wsi.training.state_file import load_state
 from pipelines import train as train_module
+from pipelines import training_run
 from pipelines.cli import app
 from pipelines.crop_sets import gather_crops
 from pipelines.train import train_encoder
@@ -266,8 +267,8 @@ def test_processes_that_found_different_states_are_refused(consep, tmp_path, mon
         World(0, 2),
     )
     steps = torch.tensor([0, 7])  # what the two processes say
-    monkeypatch.setattr(train_module, "gather_rows", lambda mine: steps)
+    monkeypatch.setattr(training_run, "gather_rows", lambda mine: steps)
     with pytest.raises(StoreError, match="different states"):
-        training._resume()
-    monkeypatch.setattr(train_module, "gather_rows", lambda mine: torch.cat([mine, mine]))
-    assert training._resume() == 0
+        training._run._resume()
+    monkeypatch.setattr(training_run, "gather_rows", lambda mine: torch.cat([mine, mine]))
+    assert training._run._resume() == 0

@@ -186,7 +186,8 @@ def test_every_kind_of_folder_is_read(tmp_path, kind):
     fields = gather_fields(small_settings(data={"sources": [source]}).data)
 
     assert len(fields) == 4
-    assert fields.n_nuclei > 5
+    # TNBC's masks do not part nuclei that touch.
+    assert fields.n_nuclei >= (3 if kind == "tnbc" else 6)
 
 
 def test_folders_are_named_by_kind(folder):
