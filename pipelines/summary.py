@@ -10,8 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ccrl_wsi.clusters.codebook import Codebook
-from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.clusters.composition import (
+    Composition,
+    composition_long,
+    composition_rows,
+    count_clusters,
+)
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
@@ -25,7 +32,7 @@ log = logging.getLogger("ccrl_wsi")
 def write_summary(
     folder: OutputFolder, codebook: Codebook | None, failures: Sequence[Failure], seconds: float
 ) -> None:
-    """Write slides.csv, composition.csv, failures.csv and run_report.json."""
+    """Write slides.csv, composition.csv, composition_long, failures.csv and run_report.json."""
     states = load_states(folder)
     _write_slides(folder, states)
     _write_failures(folder, failures)
@@ -34,6 +41,7 @@ def write_summary(
         finished = [s for s in states if s.finish and s.slide_id not in failed]
         slides = [c for state in finished if (c := _composition(folder, state, codebook))]
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
+        write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
     total = sum((state.tally for state in states), Tally())
     write_json(
         folder.table("run_report.json"),
@@ -67,6 +75,19 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_tidy(stem: Path, table: pd.DataFrame) -> None:
+    """Write ``stem`` with .csv and .parquet, each whole or not at all."""
+    write_text(stem.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
+    target = stem.with_suffix(".parquet")
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        table.to_parquet(temporary, index=False)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"Cannot write {target}: {error.strerror or error}.") from error
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:

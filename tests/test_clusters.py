@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook, save_codebook
-from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.clusters.composition import (
+    Composition,
+    composition_long,
+    composition_rows,
+    count_clusters,
+)
 from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.clusters.palette import cluster_colors, cluster_names
 from ccrl_wsi.config import ClusterSettings
@@ -145,3 +150,26 @@ def test_codebooks_of_different_encoders_have_different_fingerprints():
     a = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "f", (1, 1), {})
     b = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "g", (1, 1), {})
     assert a.fingerprint != b.fingerprint
+
+
+def test_the_tidy_composition_has_a_row_for_each_cluster_of_each_slide():
+    slides = [
+        Composition("s1", "p", None, 2.0, (3, 0)),
+        Composition("s2", None, "g", 0.0, (0, 0)),
+    ]
+    table = composition_long(slides, ["C01", "C02"])
+    assert table["slide"].tolist() == ["s1", "s1", "s2", "s2"]
+    assert table["cluster"].tolist() == ["C01", "C02"] * 2
+    assert table["cells"].tolist() == [3, 0, 0, 0]
+    assert table["patient"].isna().tolist() == [False, False, True, True]
+    assert table["fraction"].tolist()[:2] == [1.0, 0.0]
+    assert table["density_per_mm2"].tolist()[:2] == [1.5, 0.0]
+    assert table.iloc[2:][["fraction", "density_per_mm2"]].isna().all(axis=None)
+
+
+def test_the_tidy_composition_of_no_slides_has_its_columns():
+    table = composition_long([], ["C01"])
+    assert len(table) == 0
+    assert list(table) == [
+        "slide", "patient", "group", "cluster", "cells", "fraction", "density_per_mm2"
+    ]  # fmt: skip

@@ -8,6 +8,7 @@ import sys
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 
 from ccrl_wsi.slides.slide_list import list_slides
@@ -91,3 +92,15 @@ def test_an_unknown_format_is_told(out, tmp_path, monkeypatch, capsys):
         cli.main()
     assert stopped.value.code == 2
     assert "qupath, anndata, geoparquet, tiaviz" in capsys.readouterr().err
+
+
+def test_the_tidy_composition_is_read_by_pandas(out):
+    tidy = pd.read_parquet(out / "composition_long.parquet")
+    cluster = open_store(out / "slides" / "drawn.zarr").obs("cluster")
+    assert tidy["cells"].tolist() == np.bincount(cluster, minlength=3).tolist()
+    assert tidy["fraction"].sum() == pytest.approx(1)
+    assert tidy["density_per_mm2"].gt(0).all()
+    text = pd.read_csv(out / "composition_long.csv")
+    assert list(text) == list(tidy)
+    assert text["cells"].tolist() == tidy["cells"].tolist()
+    assert text["fraction"].tolist() == tidy["fraction"].tolist()
