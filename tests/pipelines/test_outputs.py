@@ -100,7 +100,7 @@ def test_the_tidy_composition_is_read_by_pandas(out):
     assert tidy["cells"].tolist() == np.bincount(cluster, minlength=3).tolist()
     assert tidy["fraction"].sum() == pytest.approx(1)
     assert tidy["density_per_mm2"].gt(0).all()
-    text = pd.read_csv(out / "composition_long.csv")
+    text = pd.read_csv(out / "composition_long.csv", float_precision="round_trip")
     assert list(text) == list(tidy)
     assert text["cells"].tolist() == tidy["cells"].tolist()
     assert text["fraction"].tolist() == tidy["fraction"].tolist()
