@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from ccrl_wsi.cluster_settings import AutoKSettings, ClusterSettings
 from ccrl_wsi.clusters.choose_k import ChoiceOfK, KCandidate, _choose, choose_k
 from ccrl_wsi.clusters.codebook import load_codebook, save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook
-from ccrl_wsi.config import AutoKSettings, ClusterSettings
 from ccrl_wsi.errors import ClusterError
 
 FEW = AutoKSettings(k_max=8, resamples=5, cells=1200)

@@ -18,9 +18,9 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.cluster_settings import AutoKSettings
 from ccrl_wsi.clusters.descriptions import silhouette_by_cluster
 from ccrl_wsi.clusters.lloyd import lloyd, nearest
-from ccrl_wsi.config import AutoKSettings
 from ccrl_wsi.errors import ClusterError
 from ccrl_wsi.seeding import rng_for
 
