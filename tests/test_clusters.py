@@ -18,7 +18,6 @@ from ccrl_wsi.clusters.composition import (
     count_clusters,
 )
 from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
-from ccrl_wsi.clusters.palette import cluster_colors, cluster_names
 from ccrl_wsi.config import ClusterSettings, load_settings
 from ccrl_wsi.errors import ClusterError, ConfigError
 
@@ -126,12 +125,6 @@ def test_a_slides_sample_does_not_depend_on_other_slides():
     np.testing.assert_array_equal(rows, sample_rows(1000, 50, 0, "a"))
     assert (np.diff(rows) > 0).all()
     assert set(rows) != set(sample_rows(1000, 50, 0, "b"))
-
-
-def test_thirty_colours_differ_and_the_first_ones_stay():
-    assert len(set(cluster_colors(30))) == 30
-    assert cluster_colors(30)[:8] == cluster_colors(8)
-    assert list(cluster_names(12)) == sorted(cluster_names(12))
 
 
 def test_composition_counts_add_up():
