@@ -165,6 +165,24 @@ def export(  # noqa: PLR0913 (the options of the command line)
         typer.echo(path)
 
 
+@app.command("import-labels")
+def import_labels(
+    out: Finished,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="GeoJSON that QuPath exported, also .gz.", show_default=False),
+    ],
+    slide: Annotated[
+        str | None,
+        typer.Option(help="Their slide; else the file's name, or the ids in it, tell."),
+    ] = None,
+) -> None:
+    """Take classes that people gave in QuPath into the cells' column `label`."""
+    from pipelines.import_labels import import_labels as import_labels_
+
+    typer.echo(import_labels_(out, files, slide))
+
+
 @app.command()
 def info(
     slides: Slides,
