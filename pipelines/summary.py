@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook
-from ccrl_wsi.clusters.composition import Composition, composition_rows, count_clusters
+from ccrl_wsi.clusters.composition import (
+    Composition,
+    composition_long,
+    composition_rows,
+    count_clusters,
+)
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.jobs import Failure, Tally
-from pipelines.output_folder import OutputFolder, write_json, write_text
+from pipelines.label_tables import write_label_tables
+from pipelines.output_folder import OutputFolder, write_json
 from pipelines.state import SlideState, load_states
+from pipelines.tables import write_table, write_tidy
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -25,7 +29,7 @@ log = logging.getLogger("ccrl_wsi")
 def write_summary(
     folder: OutputFolder, codebook: Codebook | None, failures: Sequence[Failure], seconds: float
 ) -> None:
-    """Write slides.csv, composition.csv, failures.csv and run_report.json."""
+    """Write slides.csv, composition.csv, composition_long, failures.csv and run_report.json."""
     states = load_states(folder)
     _write_slides(folder, states)
     _write_failures(folder, failures)
@@ -34,6 +38,8 @@ def write_summary(
         finished = [s for s in states if s.finish and s.slide_id not in failed]
         slides = [c for state in finished if (c := _composition(folder, state, codebook))]
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
+        write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
+        write_label_tables(folder)
     total = sum((state.tally for state in states), Tally())
     write_json(
         folder.table("run_report.json"),
@@ -58,15 +64,6 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
     return [
         f for f in failures if f.stage in ("open", "cells", "assemble") and f.slide_id not in done
     ]
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:

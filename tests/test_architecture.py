@@ -31,7 +31,7 @@ TIATOOLBOX_ADAPTERS = {
     "ccrl_wsi/nuclei/compact_modelabc.py",
     "ccrl_wsi/nuclei/hovernet.py",
     "ccrl_wsi/nuclei/modelabc.py",
-    "ccrl_wsi/outputs/exports.py",
+    "ccrl_wsi/outputs/tiaviz.py",
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 IS_ITSELF_TIATOOLBOXS = "ccrl_wsi.nuclei.compact_modelabc"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ccrl_wsi.arrays import IntArray
 
@@ -59,6 +60,39 @@ def composition_rows(
         row += [_ratio(count, area) for count in slide.counts]
         rows.append(row)
     return header, rows
+
+
+def composition_long(slides: Sequence[Composition], names: Sequence[str]) -> pd.DataFrame:
+    """The same as a tidy table: one cluster of one slide a row, also those without cells.
+
+    Returns
+    -------
+    table
+        Columns slide, patient, group, cluster (text; patient and group may be missing), cells
+        (int64), fraction of the slide's cells (missing for slides without cells), density_per_mm2
+        (cells per mm2 of tissue; missing where that is 0).
+    """
+    n, k = len(slides), len(names)
+    counts = np.array([slide.counts for slide in slides], np.int64).reshape(n, k)
+    area = np.array([slide.tissue_mm2 for slide in slides]).reshape(n, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fraction = counts / counts.sum(axis=1, keepdims=True)
+        density = np.where(area > 0, counts / area, np.nan)
+
+    def repeated(values: list[str | None]) -> pd.Series[str]:
+        return pd.Series([v or None for v in values for _ in range(k)], dtype="string")
+
+    return pd.DataFrame(
+        {
+            "slide": repeated([slide.slide_id for slide in slides]),
+            "patient": repeated([slide.patient for slide in slides]),
+            "group": repeated([slide.group for slide in slides]),
+            "cluster": pd.Series(list(names) * n, dtype="string"),
+            "cells": counts.reshape(-1),
+            "fraction": fraction.reshape(-1),
+            "density_per_mm2": density.reshape(-1),
+        }
+    )
 
 
 def _ratio(part: float, whole: float) -> float | str:

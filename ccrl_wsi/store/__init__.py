@@ -11,24 +11,29 @@ from ccrl_wsi.store.check import check_store
 from ccrl_wsi.store.clusters import codebook_of, write_clusters
 from ccrl_wsi.store.damage import telling_damage
 from ccrl_wsi.store.ids import cell_uuids
+from ccrl_wsi.store.labels import write_labels
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
 from ccrl_wsi.store.seal import is_sealed, seal_store
+from ccrl_wsi.store.table_file import TableFile, create_table
 
 __all__ = [
     "CellBatch",
     "Chunking",
     "SlideStore",
     "StoreDescription",
+    "TableFile",
     "add_files",
     "assemble_store",
     "cell_uuids",
     "check_store",
     "codebook_of",
+    "create_table",
     "is_sealed",
     "open_store",
     "seal_store",
     "telling_damage",
     "update_description",
     "write_clusters",
+    "write_labels",
 ]

@@ -43,7 +43,8 @@ def assert_same_results(a: Path, b: Path) -> None:
         left, right = files_of(a / part), files_of(b / part)
         assert left.keys() == right.keys()
         assert [name for name in left if left[name] != right[name]] == []
-    for table in ("composition.csv", "codebook.safetensors", "slides.csv"):
+    tables = ("composition.csv", "composition_long.csv", "composition_long.parquet", "slides.csv")
+    for table in (*tables, "codebook.safetensors"):
         assert (a / table).read_bytes() == (b / table).read_bytes()
 
 

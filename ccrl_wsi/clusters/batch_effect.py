@@ -1,0 +1,157 @@
+"""Whether clusters or embeddings tell where a slide comes from rather than what is on it.
+
+A classifier is asked to tell the scanner or the site of slides it has not seen. What it gets right
+beyond chance is a batch effect (or real differences between the sites' patients).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from ccrl_wsi.arrays import AnyArray, FloatArray, IntArray
+from ccrl_wsi.seeding import rng_for
+
+MOST_ROWS = 1500
+"""Rows that are learnt from; more are drawn down to this, groups alike."""
+
+MOST_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Predictability:
+    """How well the site of unseen slides is told.
+
+    Parameters
+    ----------
+    balanced_accuracy
+        Mean over sites of the share told right, from cross-validation that never splits a slide;
+        NaN where it cannot be asked.
+    chance
+        What guessing gives: 1 / number of sites.
+    p_value
+        Share of shuffled sites (slides keep their rows) that are told as well, with the true one
+        counted; NaN where it cannot be asked.
+    n_slides, n_sites
+        What took part.
+    note
+        What a reader must know: why there is no answer, or what was left out; else empty.
+    """
+
+    balanced_accuracy: float
+    chance: float
+    p_value: float
+    n_slides: int
+    n_sites: int
+    note: str
+
+
+def predictability(
+    values: FloatArray,
+    site: Sequence[str | None],
+    groups: Sequence[str] | None,
+    seed: int,
+    n_permutations: int = 99,
+) -> Predictability:
+    """Tell the site from ``values`` by logistic regression, on slides held out.
+
+    Parameters
+    ----------
+    values
+        (n, d): one row a slide (composition), or one a cell (embeddings).
+    site
+        (n,) scanner or site; None or empty where it is not known: such rows are left out, and so
+        are sites of a single slide, which cannot be learnt from one and asked of another.
+    groups
+        (n,) slide of each row; None: each row is a slide. All rows of a slide have one site.
+    """
+    known = np.array([bool(name) for name in site], np.bool_)
+    names = np.array([str(name) for name in site], object)
+    slides = np.arange(len(names)).astype(str) if groups is None else np.array(groups, object)
+    keep, left_out = _usable(names, slides, known)
+    n_sites, n_slides = len(set(names[keep])), len(set(slides[keep]))
+    chance = 1 / n_sites if n_sites else float("nan")
+    if n_sites < 2:
+        nothing = "At least two sites with two slides each are needed to tell sites from slides."
+        note = " ".join(part for part in (nothing, left_out) if part)
+        return Predictability(float("nan"), chance, float("nan"), n_slides, n_sites, note)
+    rows = _draw(np.flatnonzero(keep), slides, rng_for(seed, "batch effect rows"))
+    _, label = np.unique(names[rows].astype(str), return_inverse=True)
+    _, group = np.unique(slides[rows].astype(str), return_inverse=True)
+    x = values[rows].astype(np.float64)
+    score = _score(x, label, group, seed)
+    p_value = _permuted(x, (label, group), score, seed, n_permutations)
+    few = "Few slides: only a large effect could show." if n_slides < 4 * n_sites else ""
+    note = " ".join(part for part in (left_out, few) if part)
+    return Predictability(score, chance, p_value, n_slides, n_sites, note)
+
+
+def _usable(names: AnyArray, slides: AnyArray, known: AnyArray) -> tuple[AnyArray, str]:
+    """Rows whose site has two slides at least, and a sentence about the others."""
+    slides_of: dict[str, set[str]] = {}
+    for name, slide in zip(names[known], slides[known], strict=True):
+        slides_of.setdefault(name, set()).add(slide)
+    alone = {name for name, members in slides_of.items() if len(members) < 2}
+    keep = known & np.array([name not in alone for name in names], np.bool_)
+    n_unknown = len(set(slides[~known]))
+    said = [f"{n_unknown} slides without a site are left out."] if n_unknown else []
+    said += [f"{len(alone)} sites with one slide are left out."] if alone else []
+    return keep, " ".join(said)
+
+
+def _draw(rows: IntArray, slides: AnyArray, rng: np.random.Generator) -> IntArray:
+    if len(rows) <= MOST_ROWS:
+        return rows
+    members = {slide: rows[slides[rows] == slide] for slide in sorted(set(slides[rows]))}
+    share = max(1, MOST_ROWS // len(members))
+    drawn = [rng.choice(own, min(share, len(own)), replace=False) for own in members.values()]
+    return np.sort(np.concatenate(drawn))
+
+
+def _score(x: FloatArray, label: IntArray, group: IntArray, seed: int) -> float:
+    told = np.full(len(label), -1)
+    for train, test in _folds(label, group, seed):
+        told[test] = _classifier().fit(x[train], label[train]).predict(x[test])
+    asked = told >= 0
+    return float(balanced_accuracy_score(label[asked], told[asked]))
+
+
+def _folds(label: IntArray, group: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
+    """Whole slides are held out. A site of two slides allows two folds, and so on."""
+    n_slides = [len(set(group[label == site])) for site in range(int(label.max()) + 1)]
+    n_folds = min(MOST_FOLDS, *n_slides)
+    state = int(rng_for(seed, "batch effect folds").integers(2**31))
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=state)
+    parts = list(folds.split(np.zeros(len(label)), label, group))
+    # Few slides of very unequal size can leave a fold without anything to learn from.
+    return [(train, test) for train, test in parts if len(set(label[train])) > 1 and len(test)]
+
+
+def _classifier() -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+
+
+def _permuted(
+    x: FloatArray, truth: tuple[IntArray, IntArray], score: float, seed: int, n: int
+) -> float:
+    label, group = truth
+    rng = rng_for(seed, "batch effect permutations")
+    first_row = np.unique(group, return_index=True)[1]
+    of_slide = label[first_row]
+    n_as_good = 0
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(n):
+            n_as_good += _score(x, rng.permutation(of_slide)[group], group, seed) >= score
+    return (1 + n_as_good) / (n + 1)
