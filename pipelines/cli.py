@@ -5,6 +5,7 @@ Everything heavy is imported when a command runs, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
