@@ -11,22 +11,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ccrl_wsi.cluster_settings import ClusterSettings as ClusterSettings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.measurement_names import NAMES as MEASUREMENT_NAMES
+from ccrl_wsi.section import Positive as Positive
+from ccrl_wsi.section import Section as Section
 
-
-class Section(BaseModel):
-    """Immutable; a misspelt key is an error, never ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0)]
 Tree = TypeVar("Tree", bound=Section)
 
 
@@ -168,26 +163,6 @@ class EmbeddingSettings(Section):
         description="ccrl: the bundled one; morphology: measurements; or a checkpoint's path.",
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
-
-
-class ClusterSettings(Section):
-    """How the cohort's cells are grouped."""
-
-    k: int = Field(8, ge=2, le=30, description="Number of clusters.")
-    sample_per_slide: int = Field(20000, ge=1, description="Cells of a slide used to fit.")
-    sample_in_all: int = Field(400_000, ge=1, description="Cells of the cohort used to fit.")
-    n_init: int = Field(10, ge=1, description="Starts of k-means; the best is kept.")
-    max_iter: int = Field(300, ge=1, description="Steps of one start at most.")
-    standardise: Literal["auto", "yes", "no"] = Field(
-        "auto", description="Scale dimensions to unit variance first; auto: as the encoder asks."
-    )
-    codebook: Path | None = Field(None, description="Apply this codebook instead of fitting.")
-
-    @field_validator("standardise", mode="before")
-    @classmethod
-    def _yes_is_a_word(cls, value: Any) -> Any:
-        # YAML, which --set speaks too, reads yes and no without quotes as true and false.
-        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 class OverlaySettings(Section):

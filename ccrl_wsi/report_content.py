@@ -218,13 +218,23 @@ class Neighbourhoods:
 
 
 @dataclass(frozen=True, slots=True)
-class KCurve:
-    """How the number of clusters was chosen."""
+class KPoint:
+    """One number of clusters: how stable it is and how far its clusters lie apart, with errors."""
 
-    k: tuple[int, ...]
-    stability: tuple[float, ...]
-    silhouette: tuple[float, ...]
+    k: int
+    stability: float
+    stability_error: float
+    silhouette: float
+    silhouette_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class KCurve:
+    """How the number of clusters was chosen; ``is_stable``: whether it is as stable as asked."""
+
+    points: tuple[KPoint, ...]
     chosen: int
+    is_stable: bool
 
 
 @dataclass(frozen=True, slots=True)

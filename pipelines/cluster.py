@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.store import open_store, telling_damage
+from pipelines.embedding_rows import MeanJob, mean_of_slide
 from pipelines.executors import Executor
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.jobs import Failure
@@ -40,7 +42,7 @@ def cluster_cohort(
         If the cells cannot make that many clusters, or a given codebook does not fit them.
     """
     states = load_states(folder)
-    codebook, failures = _codebook(folder, states, settings)
+    codebook, failures = _codebook(folder, states, settings, executor)
     damaged = {failure.slide_id for failure in failures}
     overlay = settings.model_dump(mode="json")["overlay"]
     finish = _digest([codebook.fingerprint if codebook else "no cells", overlay])
@@ -72,7 +74,7 @@ def cluster_cohort(
 
 
 def _codebook(
-    folder: OutputFolder, states: Sequence[SlideState], settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], settings: Settings, executor: Executor
 ) -> tuple[Codebook | None, list[Failure]]:
     """The given codebook, the one that is there already, or a new one; and unreadable slides."""
     models = read_json(folder.run_file)["models"]
@@ -84,7 +86,7 @@ def _codebook(
     there = _load_if_sound(folder) if folder.codebook.exists() else None
     if there is not None and there.record.get("fit") == _fit_digest(states, settings):
         return there, []
-    samples, failures = _sample(folder, states, settings)
+    samples, failures = _sample(folder, states, settings, executor)
     if not samples:
         return None, failures
     damaged = {failure.slide_id for failure in failures}
@@ -95,7 +97,8 @@ def _codebook(
 
 
 def _fit_digest(states: Sequence[SlideState], settings: Settings) -> str:
-    cohort = [(s.slide_id, s.cells, s.tally.n_cells) for s in states]
+    by_group = settings.clusters.balance_groups
+    cohort = [(s.slide_id, s.cells, s.tally.n_cells, by_group and s.group) for s in states]
     return _digest([settings.clusters.model_dump(mode="json"), settings.seed, cohort])
 
 
@@ -112,14 +115,18 @@ def _load_if_sound(folder: OutputFolder) -> Codebook | None:
 
 
 def _sample(
-    folder: OutputFolder, states: Sequence[SlideState], settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], settings: Settings, executor: Executor
 ) -> tuple[dict[str, FloatArray], list[Failure]]:
     """Embeddings of some cells of every slide that has cells; and slides that cannot be read."""
     with_cells = [state for state in states if state.tally.n_cells]
     limits = settings.clusters
     sizes = sample_sizes(
-        [s.tally.n_cells for s in with_cells], limits.sample_per_slide, limits.sample_in_all
+        [s.tally.n_cells for s in with_cells],
+        limits.sample_per_slide,
+        limits.sample_in_all,
+        [s.group for s in with_cells] if limits.balance_groups else None,
     )
+    means = _means(folder, with_cells, executor) if limits.centre_slides else {}
     samples: dict[str, FloatArray] = {}
     failures = []
     for state, size in zip(with_cells, sizes, strict=True):
@@ -128,11 +135,23 @@ def _sample(
         try:
             with telling_damage(path):
                 # Its clusters may be half written; its cells are whole.
-                samples[state.slide_id] = open_store(path, unfinished=True).embedding_rows(rows)
+                vectors = open_store(path, unfinished=True).embedding_rows(rows)
+                if limits.centre_slides:
+                    vectors = (vectors - means[state.slide_id]).astype(np.float32)
+                samples[state.slide_id] = vectors
         except StoreError as error:
             log.error("%s failed. %s", state.slide_id, error)
             failures.append(Failure(state.slide_id, state.path, "finish", "", str(error)))
     return samples, failures
+
+
+def _means(
+    folder: OutputFolder, states: Sequence[SlideState], executor: Executor
+) -> dict[str, FloatArray]:
+    """Mean embedding of each slide that can be read; others fail when they are sampled."""
+    jobs = [MeanJob(state.slide_id, folder.store(state.slide_id)) for state in states]
+    outcomes = executor.map(mean_of_slide, jobs)
+    return {o.item.slide_id: o.result for o in outcomes if o.result is not None}
 
 
 def _fit(
@@ -142,8 +161,8 @@ def _fit(
     asked = {"yes": True, "no": False}.get(limits.standardise)
     standardise = models["standardise"] == "yes" if asked is None else asked
     n_cells, n_slides = sum(sizes.values()), len(sizes)
-    log.info("k-means: %d clusters from %d cells of %d slides", limits.k, n_cells, n_slides)
-    return fit_codebook(
+    log.info("k-means: %s clusters from %d cells of %d slides", limits.k, n_cells, n_slides)
+    codebook = fit_codebook(
         np.concatenate(list(samples.values())),
         limits,
         seed=settings.seed,
@@ -157,6 +176,21 @@ def _fit(
             "settings": limits.model_dump(mode="json"),
         },
     )
+    _say_choice(codebook)
+    return codebook
+
+
+def _say_choice(codebook: Codebook) -> None:
+    choice: Any = codebook.record.get("choice_of_k")
+    if choice is None:
+        return
+    log.info("k-means: %d clusters were chosen", codebook.k)
+    if not choice["is_stable"]:
+        log.warning(
+            "No number of clusters is stable: fits on two halves of the cells disagree whatever "
+            "it is. %d is the least unstable; take its clusters as a division, not as kinds.",
+            codebook.k,
+        )
 
 
 def _digest(tree: object) -> str:

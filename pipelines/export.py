@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import ConfigError
-from ccrl_wsi.outputs.exports import export_anndata, export_geoparquet, export_tiaviz
+from ccrl_wsi.outputs.anndata_file import export_anndata
+from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet, export_geoparquet
 from ccrl_wsi.outputs.overlay import write_slide_overlay
+from ccrl_wsi.outputs.tiaviz import export_tiaviz
 from ccrl_wsi.store import open_store
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, load_states
@@ -20,8 +22,8 @@ Export = Callable[[OutputFolder, Sequence[SlideState], Path, Settings], list[Pat
 def export_cohort(out: Path, to: str, target: Path, settings: Settings) -> list[Path]:
     """Write all finished slides of ``out`` as ``to``; returns the files.
 
-    ``anndata`` makes one file of the cohort (``target`` ends in .h5ad or .zarr); the other formats
-    make one file a slide in the folder ``target``.
+    ``anndata`` makes one file of the cohort (``target`` ends in .h5ad or .zarr), ``geoparquet`` too
+    if ``target`` ends in .parquet; otherwise there is one file a slide in the folder ``target``.
 
     Raises
     ------
@@ -52,7 +54,6 @@ def _qupath(
 def _anndata(
     folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
 ) -> list[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
     export_anndata([folder.store(state.slide_id) for state in states], target)
     return [target]
 
@@ -60,10 +61,13 @@ def _anndata(
 def _geoparquet(
     folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
 ) -> list[Path]:
-    target.mkdir(parents=True, exist_ok=True)
+    stores = [folder.store(state.slide_id) for state in states]
+    if target.suffix == ".parquet":
+        export_cohort_geoparquet(stores, target)
+        return [target]
     paths = [target / f"{state.slide_id}.parquet" for state in states]
-    for state, path in zip(states, paths, strict=True):
-        export_geoparquet(folder.store(state.slide_id), path)
+    for store, path in zip(stores, paths, strict=True):
+        export_geoparquet(store, path)
     return paths
 
 

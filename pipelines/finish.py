@@ -21,9 +21,7 @@ from ccrl_wsi.store import (
     update_description,
     write_clusters,
 )
-
-ROWS = 16384
-"""Cells in memory at once."""
+from pipelines.embedding_rows import embedding_chunks, store_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,13 @@ def finish_slide(job: FinishJob) -> tuple[Path, ...]:
 def _finish(job: FinishJob) -> list[Path]:
     codebook = load_codebook(job.codebook) if job.codebook else None
     names, colors = (codebook.names, codebook.colors) if codebook else ((), ())
-    cluster, distance = _assign_all(open_store(job.store, unfinished=True), codebook)
+    store = open_store(job.store, unfinished=True)
+    mean = store_mean(store) if codebook and codebook.centres_slides else None
+    cluster, distance = _assign_all(store, codebook, mean)
     fingerprint = codebook.fingerprint if codebook else ""
     said: dict[str, dict[str, Any]] = {"notes": job.notes, "settings": late_settings(job.settings)}
+    if mean is not None:
+        said["clusters"] = {"slide_mean": mean.tolist()}
     write_clusters(job.store, cluster, distance, names, colors, fingerprint)
     update_description(job.store, said)
     files = write_slide_overlay(open_store(job.store), job.overlays, job.settings.overlay)
@@ -73,11 +75,13 @@ def _finish(job: FinishJob) -> list[Path]:
     return files
 
 
-def _assign_all(store: SlideStore, codebook: Codebook | None) -> tuple[IntArray, FloatArray]:
+def _assign_all(
+    store: SlideStore, codebook: Codebook | None, mean: FloatArray | None
+) -> tuple[IntArray, FloatArray]:
     if codebook is None:
         return np.full(store.n_cells, -1, np.int16), np.full(store.n_cells, np.nan, np.float32)
     encoder = store.attrs["encoder"]
     codebook.check_encoder(encoder["name"], encoder["fingerprint"])
-    starts = range(0, max(store.n_cells, 1), ROWS)
-    parts = [assign(store.embedding(start, start + ROWS), codebook) for start in starts]
+    chunks = embedding_chunks(store)
+    parts = [assign(rows if mean is None else rows - mean, codebook) for rows in chunks]
     return np.concatenate([c for c, _ in parts]), np.concatenate([d for _, d in parts])

@@ -103,7 +103,8 @@ def gather(folder: OutputFolder, settings: Settings) -> ReportContent:
     if codebook is not None and compositions is not None:
         clustered = [slide for slide in slides if slide.entry.counts and slide.store.n_cells]
         parts = _about_clusters(clustered, views, codebook, settings)
-        parts |= _about_cohort(clustered, compositions, traits, settings)
+        centred = codebook.centres_slides
+        parts |= _about_cohort(clustered, compositions, traits, settings, centres_slides=centred)
     if not states:
         sentences.append("No slide has cells.")
     elif compositions is None:
@@ -140,12 +141,15 @@ def _about_cohort(
     compositions: Compositions,
     traits: Mapping[str, Traits],
     settings: Settings,
+    *,
+    centres_slides: bool,
 ) -> dict[str, Any]:
     vendors = {s.entry.slide_id: str(s.store.attrs["slide"]["vendor"]) for s in slides}
-    means = mean_embeddings(compositions, slides, settings.seed)
+    seed = settings.seed
+    means = None if centres_slides else mean_embeddings(compositions, slides, seed)
     return {
         "groups": compare_all_groups(compositions, settings),
-        "batch": find_batch_effects(compositions, traits, vendors, means, settings.seed),
+        "batch": find_batch_effects(compositions, traits, vendors, means, seed),
     }
 
 

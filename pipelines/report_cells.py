@@ -36,7 +36,7 @@ class SampledCells:
     nucleus_type
         (n,) index into ``type_names``; None where there are none.
     with_embedding, embedding
-        (m,) ascending places among the n, and their (m, d) vectors.
+        (m,) ascending places among the n, and their (m, d) vectors as the codebook compares them.
     """
 
     slide: IntArray
@@ -67,10 +67,10 @@ def sample_cells(slides: Sequence[OpenReportSlide], n_in_all: int, seed: int) ->
     spread = [
         np.linspace(0, n - 1, m).astype(np.int64) for n, m in zip(sizes, vectors, strict=True)
     ]
-    embedding = []
-    for store, own, chosen in zip(stores, rows, spread, strict=True):
-        with telling_damage(store.path):
-            embedding.append(store.embedding_rows(own[chosen]))
+    embedding = [
+        _vectors(store, own[chosen])
+        for store, own, chosen in zip(stores, rows, spread, strict=True)
+    ]
     type_names = tuple(stores[0].attrs["type_names"]) if stores else ()
     return SampledCells(
         slide=np.repeat(np.arange(len(slides)), sizes),
@@ -90,6 +90,14 @@ def _rows(store: SlideStore, n: int, seed: int) -> IntArray:
         return np.arange(n)
     rng = rng_for(seed, "report sample", store.slide_id)
     return np.sort(rng.choice(store.n_cells, n, replace=False))
+
+
+def _vectors(store: SlideStore, rows: IntArray) -> FloatArray:
+    """Embeddings as the codebook compares them: less the slide's mean where it centres slides."""
+    with telling_damage(store.path):
+        vectors = store.embedding_rows(rows)
+        mean = store.attrs["clusters"].get("slide_mean")
+    return vectors if mean is None else vectors - np.asarray(mean, np.float32)
 
 
 def _column(name: str, stores: Sequence[SlideStore], rows: Sequence[IntArray]) -> AnyArray:

@@ -25,6 +25,7 @@ from ccrl_wsi.report_content import (
     ClusterMap,
     Exemplar,
     KCurve,
+    KPoint,
     MeasurementSummary,
     Neighbourhoods,
 )
@@ -132,15 +133,11 @@ def named_neighbours(
 
 def curve_of(codebook: Codebook) -> KCurve | None:
     """How the number of clusters was chosen; None where it was given."""
-    curve: Any = codebook.record.get("curve")
-    if not curve:
+    choice: Any = codebook.record.get("choice_of_k")
+    if not choice:
         return None
-    return KCurve(
-        tuple(int(k) for k in curve["k"]),
-        tuple(float(value) for value in curve["stability"]),
-        tuple(float(value) for value in curve["silhouette"]),
-        codebook.k,
-    )
+    points = tuple(KPoint(**candidate) for candidate in choice["candidates"])
+    return KCurve(points, codebook.k, bool(choice["is_stable"]))
 
 
 def _strongest(key: FloatArray, is_strong: IntArray) -> tuple[int, ...]:

@@ -89,7 +89,7 @@ def find_batch_effects(
     found: Compositions,
     traits: Mapping[str, Traits],
     vendors: Mapping[str, str],
-    means: FloatArray,
+    means: FloatArray | None,
     seed: int,
 ) -> tuple[BatchFinding, ...]:
     """How well site and scanner are told from compositions and from mean embeddings.
@@ -99,7 +99,8 @@ def find_batch_effects(
     vendors
         The file format of each slide, which stands for the scanner where nothing else is known.
     means
-        (n, d) mean embedding of each slide of ``found``.
+        (n, d) mean embedding of each slide of ``found``; None where slides are centred, which
+        makes them all alike.
     """
     ids = [slide.slide_id for slide in found.slides]
     asked: dict[str, list[str | None]] = {
@@ -113,8 +114,9 @@ def find_batch_effects(
     for trait, values in asked.items():
         if len({value for value in values if value}) < 2:
             continue
-        for source, numbers in (("composition", found.ratios), ("mean embedding", means)):
-            findings.append(_batch_finding(trait, source, numbers, values, seed))
+        findings.append(_batch_finding(trait, "composition", found.ratios, values, seed))
+        if means is not None:
+            findings.append(_batch_finding(trait, "mean embedding", means, values, seed))
     return tuple(findings)
 
 

@@ -16,6 +16,7 @@ from ccrl_wsi.report_content import (
     Exemplar,
     Groups,
     KCurve,
+    KPoint,
     LabelTable,
     MeasurementSummary,
     Neighbourhoods,
@@ -54,7 +55,9 @@ def made_up_report(n_slides=3, k=5, *, name="slide", picture_px=160, n_pictures=
         neighbourhoods=Neighbourhoods(
             rng.normal(size=(k, k)), rng.normal(size=(k, k)), 1000, 2, "Made up."
         ),
-        curve=KCurve((2, 3, 4), (0.9, 0.8, 0.7), (0.3, 0.2, 0.1), 3),
+        curve=KCurve(
+            tuple(KPoint(n, 1 / n, 0.05, 0.3 / n, 0.02) for n in (2, 3, 4)), 3, is_stable=False
+        ),
         pictures=pictures,
         groups=made_up_groups(compositions, name) if n_slides > 3 else None,
         batch=(BatchFinding("site", "composition", 0.5, 0.5, f"{name} cannot be told."),),
@@ -87,7 +90,9 @@ def made_up_overview(name):
     return Overview(
         facts=(("slides", "3"), ("nuclei", "1,234")),
         models=("watershed", name),
-        failures=(ReportFailure("bad", f"{name} bad.svs", "open", f"{name} cannot be read & so on"),),
+        failures=(
+            ReportFailure("bad", f"{name} bad.svs", "open", f"{name} cannot be read & so on"),
+        ),
         stage_seconds=(("reading pixels", 12.0),),
         run_seconds=100.0,
         made="2020-01-01 12:00",
@@ -97,7 +102,9 @@ def made_up_overview(name):
 
 
 def made_up_places(rng, k, side):
-    smooth = [cv2.GaussianBlur(rng.random((side * 3 // 4, side)), (0, 0), side / 12) for _ in range(k)]
+    smooth = [
+        cv2.GaussianBlur(rng.random((side * 3 // 4, side)), (0, 0), side / 12) for _ in range(k)
+    ]
     density = np.stack(smooth)
     return rng.poisson(np.clip((density - 0.49) * 120, 0, None)).astype(np.float64)
 

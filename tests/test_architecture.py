@@ -30,7 +30,7 @@ SLOW = {"torch", "torchvision", "tiatoolbox", "dask", "distributed"}
 TIATOOLBOX_ADAPTERS = {
     "ccrl_wsi/nuclei/hovernet.py",
     "ccrl_wsi/nuclei/modelabc.py",
-    "ccrl_wsi/outputs/exports.py",
+    "ccrl_wsi/outputs/tiaviz.py",
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 MAX_FUNCTION_LINES = 60

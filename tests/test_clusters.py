@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccrl_wsi.clusters.centring import mean_embedding
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook, save_codebook
 from ccrl_wsi.clusters.composition import (
     Composition,
@@ -15,9 +18,8 @@ from ccrl_wsi.clusters.composition import (
     count_clusters,
 )
 from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
-from ccrl_wsi.clusters.palette import cluster_colors, cluster_names
-from ccrl_wsi.config import ClusterSettings
-from ccrl_wsi.errors import ClusterError
+from ccrl_wsi.config import ClusterSettings, load_settings
+from ccrl_wsi.errors import ClusterError, ConfigError
 
 
 def blobs(sizes=(300, 200, 100), seed=0):
@@ -125,12 +127,6 @@ def test_a_slides_sample_does_not_depend_on_other_slides():
     assert set(rows) != set(sample_rows(1000, 50, 0, "b"))
 
 
-def test_thirty_colours_differ_and_the_first_ones_stay():
-    assert len(set(cluster_colors(30))) == 30
-    assert cluster_colors(30)[:8] == cluster_colors(8)
-    assert list(cluster_names(12)) == sorted(cluster_names(12))
-
-
 def test_composition_counts_add_up():
     slide = Composition("s", None, "g", 2.0, count_clusters(np.array([0, 0, 2]), 3))
     header, [row] = composition_rows([slide], ["C01", "C02", "C03"])
@@ -173,3 +169,76 @@ def test_the_tidy_composition_of_no_slides_has_its_columns():
     assert list(table) == [
         "slide", "patient", "group", "cluster", "cells", "fraction", "density_per_mm2"
     ]  # fmt: skip
+
+
+def test_groups_give_alike_whatever_their_number_of_slides():
+    groups = ["case"] * 2 + ["control"] * 6
+    sizes = sample_sizes([5000] * 8, 600, 100_000, groups)
+    assert sizes == [600] * 2 + [200] * 6
+
+
+def test_groups_keep_to_the_limit_in_all():
+    sizes = sample_sizes([5000] * 9, 600, 1000, ["a"] * 2 + ["b"] * 6 + [None])
+    assert sum(sizes[:2]) == pytest.approx(sum(sizes[2:8]), abs=6)
+    assert 900 < sum(sizes) <= 1000
+
+
+@pytest.mark.parametrize("groups", [None, [None, None, ""], ["a", "a", "a"], ["a", None, ""]])
+def test_with_fewer_than_two_groups_all_slides_give_alike(groups):
+    assert sample_sizes([50, 10, 50], 20, 1000, groups) == [20, 10, 20]
+
+
+def test_slides_without_a_group_do_not_outweigh_the_others():
+    sizes = sample_sizes([900] * 5, 300, 10_000, ["a", "b", "b", "b", None])
+    assert sizes == [300, 100, 100, 100, 100]
+
+
+@given(
+    slides=st.lists(
+        st.tuples(st.integers(1, 500), st.sampled_from(["a", "b", "c", None])), min_size=1
+    ),
+    per=st.integers(1, 200),
+    in_all=st.integers(100, 2000),
+)
+def test_a_sample_by_groups_keeps_to_all_limits(slides, per, in_all):
+    n_cells, groups = zip(*slides, strict=True)
+    sizes = sample_sizes(n_cells, per, in_all, groups)
+    assert all(1 <= size <= min(n, per) for size, n in zip(sizes, n_cells, strict=True))
+    assert sum(sizes) <= max(in_all, len(slides))
+
+
+def test_the_mean_of_chunks_is_the_mean():
+    rows = np.random.default_rng(0).normal(3, 1, (100, 5)).astype(np.float32)
+    chunks = [rows[:30], rows[30:30], rows[30:]]
+    np.testing.assert_allclose(mean_embedding(chunks, 5), rows.mean(axis=0), rtol=1e-5)
+    assert mean_embedding([], 5).tolist() == [0] * 5
+
+
+def test_a_codebook_that_centres_says_so_on_disk_and_is_another(tmp_path):
+    plain = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "f", (1, 1), {})
+    centred = dataclasses.replace(plain, centres_slides=True)
+    assert plain.fingerprint != centred.fingerprint
+    for number, codebook in enumerate((plain, centred)):
+        save_codebook(tmp_path / f"{number}.safetensors", codebook)
+        loaded = load_codebook(tmp_path / f"{number}.safetensors")
+        assert loaded.centres_slides is codebook.centres_slides
+        assert loaded.fingerprint == codebook.fingerprint
+
+
+@pytest.mark.parametrize("name", ["codebook.safetensors", "codebook", ""])
+def test_a_codebook_is_found_by_folder_and_without_its_ending(tmp_path, name):
+    plain = Codebook(np.eye(2), np.zeros(2), np.ones(2), "e", "f", (1, 1), {})
+    save_codebook(tmp_path / "codebook.safetensors", plain)
+    assert load_codebook(tmp_path / name).fingerprint == plain.fingerprint
+
+
+def test_a_folder_without_a_codebook_is_told(tmp_path):
+    with pytest.raises(ClusterError, match=r"No codebook at .*codebook.safetensors"):
+        load_codebook(tmp_path)
+
+
+@pytest.mark.parametrize("k", ["1", "31", "true", "2.5", "many"])
+def test_a_number_of_clusters_that_cannot_be_is_one_sentence(k):
+    with pytest.raises(ConfigError, match=r"clusters.k must be 2 to 30, or auto"):
+        load_settings(overrides=[f"clusters.k={k}"])
+    assert load_settings(overrides=["clusters.k=auto"]).clusters.k == "auto"

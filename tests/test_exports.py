@@ -8,12 +8,16 @@ import sys
 
 import geopandas
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.outputs.exports import export_anndata, export_geoparquet, export_tiaviz
+from ccrl_wsi.outputs.anndata_file import export_anndata
+from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet, export_geoparquet
+from ccrl_wsi.outputs.tiaviz import export_tiaviz
 from ccrl_wsi.parts import write_part
-from ccrl_wsi.store import assemble_store, open_store, write_clusters
+from ccrl_wsi.store import assemble_store, open_store, update_description, write_clusters
 from tests.drawn_cells import describe_store, draw_cells
 
 
@@ -58,10 +62,42 @@ def test_slides_of_different_encoders_are_not_mixed(stores, tmp_path):
         export_anndata([stores[0], other], tmp_path / "x.h5ad")
 
 
-def test_anndata_is_asked_for_by_name_where_it_is_missing(stores, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "anndata", None)
+def test_h5py_is_asked_for_by_name_where_it_is_missing(stores, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(StoreError, match="ccrl-wsi\\[spatial\\]"):
         export_anndata(stores, tmp_path / "x.h5ad")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_anndata_can_be_looked_at_without_reading_it(stores, tmp_path):
+    anndata = pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    export_anndata(stores, tmp_path / "x.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    assert backed.isbacked
+    np.testing.assert_array_equal(backed.X[12:15], open_store(stores[2]).embedding(0, 3))
+    chosen = backed[backed.obs["slide_id"] == "C"].to_memory()
+    assert chosen.n_obs == 7
+    backed.file.close()
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_an_anndata_is_what_the_stores_hold(stores, tmp_path, suffix):
+    anndata = pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    export_anndata(stores[:1], tmp_path / f"x{suffix}")
+    read = anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr
+    cohort, own = read(tmp_path / f"x{suffix}"), anndata.read_zarr(stores[0] / "tables/cells")
+    names = [name for name in own.obs if name != "region"]
+    pd.testing.assert_frame_equal(cohort.obs[names], own.obs[names], check_index_type=False)
+    np.testing.assert_array_equal(cohort.obsm["spatial"], own.obsm["spatial"])
+    assert cohort.var_names.tolist() == own.var_names.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_an_anndata_of_no_cells_opens(stores, tmp_path, suffix):
+    anndata = pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    assert export_anndata([stores[1]], tmp_path / f"x{suffix}") == 0
+    read = anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr
+    assert read(tmp_path / f"x{suffix}").shape == (0, 4)
 
 
 def test_geoparquet_carries_outlines_and_every_column(stores, tmp_path):
@@ -78,6 +114,47 @@ def test_geoparquet_carries_outlines_and_every_column(stores, tmp_path):
 def test_geoparquet_of_no_cells_is_an_empty_file(stores, tmp_path):
     assert export_geoparquet(stores[1], tmp_path / "b.parquet") == 0
     assert len(geopandas.read_parquet(tmp_path / "b.parquet")) == 0
+
+
+def test_a_cohort_becomes_one_geoparquet(stores, tmp_path):
+    assert export_cohort_geoparquet(stores, tmp_path / "cohort.parquet") == 19
+    cohort = geopandas.read_parquet(tmp_path / "cohort.parquet")
+    assert cohort["slide_id"].tolist() == ["A"] * 12 + ["C"] * 7
+    assert cohort["patient"].tolist() == ["P-A"] * 12 + ["P-C"] * 7
+    assert cohort["group"].isna().all()
+    assert cohort["cell_id"].tolist() == [*range(12), *range(7)]
+    own = export_geoparquet(stores[2], tmp_path / "c.parquet")
+    alone = geopandas.read_parquet(tmp_path / "c.parquet")
+    rest = cohort.iloc[12:]
+    assert own == len(rest)
+    assert rest.geometry.geom_equals_exact(alone.geometry, 0, align=False).all()
+    assert rest["cluster"].tolist()[1:3] == alone["cluster"].tolist()[1:3] == ["C01", "C02"]
+    np.testing.assert_array_equal(rest["area_um2"], alone["area_um2"])
+    assert cohort.crs is None
+    np.testing.assert_allclose(
+        geopandas.read_parquet(tmp_path / "cohort.parquet", bbox=None).total_bounds,
+        cohort.total_bounds,
+    )
+
+
+def test_what_geoparquet_says_of_itself_is_valid(stores, tmp_path):
+    export_cohort_geoparquet(stores, tmp_path / "x.parquet")
+    geo = json.loads(pq.read_metadata(tmp_path / "x.parquet").metadata[b"geo"])
+    [column] = geo["columns"].values()
+    assert geo["primary_column"] == "geometry"
+    bounds = geopandas.read_parquet(tmp_path / "x.parquet").total_bounds
+    np.testing.assert_allclose(column["bbox"], bounds)
+    assert column["geometry_types"] == ["Polygon"]
+
+
+def test_a_cohort_whose_first_slide_lacks_what_others_have_is_one_table(tmp_path):
+    plain, noted = make_store(tmp_path, "A", 3), make_store(tmp_path, "B", 4)
+    update_description(plain, {"notes": {"patient": None, "group": None}})
+    update_description(noted, {"notes": {"patient": "P", "group": "g"}})
+    export_cohort_geoparquet([plain, noted], tmp_path / "x.parquet")
+    cohort = geopandas.read_parquet(tmp_path / "x.parquet")
+    assert cohort["group"].isna().tolist() == [True] * 3 + [False] * 4
+    assert cohort["patient"].tolist()[3:] == ["P"] * 4
 
 
 def check_tiaviz_properties(store_path, properties):

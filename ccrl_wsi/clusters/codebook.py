@@ -16,6 +16,11 @@ from ccrl_wsi.clusters.palette import cluster_colors, cluster_names
 from ccrl_wsi.errors import ClusterError
 
 FORMAT = "ccrl-wsi codebook 1"
+CENTRED_FORMAT = "ccrl-wsi codebook 2"
+"""Of codebooks that centre slides: a program that knows the first only must not use them."""
+
+FILE_NAME = "codebook.safetensors"
+"""In the output folder of a run."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,6 +40,8 @@ class Codebook:
         Cells of the fitting sample in each cluster.
     record
         How it was fitted: seed, number of cells and slides, settings.
+    centres_slides
+        Embeddings are compared less the mean of their slide.
     """
 
     centers: FloatArray
@@ -44,6 +51,7 @@ class Codebook:
     encoder_fingerprint: str
     sizes: tuple[int, ...]
     record: dict[str, object]
+    centres_slides: bool = False
 
     @property
     def k(self) -> int:
@@ -62,8 +70,9 @@ class Codebook:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with the centres, the scaling or the encoder."""
+        """Sixteen hex digits that change with centres, scaling, centring or the encoder."""
         digest = hashlib.sha256(self.encoder_fingerprint.encode())
+        digest.update(b"centres slides" if self.centres_slides else b"")
         for array in (self.centers, self.mean, self.std):
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()[:16]
@@ -88,7 +97,7 @@ class Codebook:
 def save_codebook(path: Path, codebook: Codebook) -> None:
     """Write ``codebook`` to one .safetensors file, whole or not at all."""
     header = {
-        "format": FORMAT,
+        "format": CENTRED_FORMAT if codebook.centres_slides else FORMAT,
         "encoder_name": codebook.encoder_name,
         "encoder_fingerprint": codebook.encoder_fingerprint,
         "sizes": list(codebook.sizes),
@@ -109,11 +118,14 @@ def save_codebook(path: Path, codebook: Codebook) -> None:
 def load_codebook(path: Path) -> Codebook:
     """Read what :func:`save_codebook` wrote.
 
+    ``path`` is the file, or the folder of a run, or the file without its ending.
+
     Raises
     ------
     ClusterError
         If the file is missing, damaged or something else.
     """
+    path = _file_of(path)
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})["ccrl_wsi"])
@@ -127,9 +139,10 @@ def load_codebook(path: Path) -> Codebook:
             f"{path} is not a ccrl-wsi codebook, or it is damaged. Give the codebook.safetensors "
             "of a finished run."
         ) from None
-    if header.get("format") != FORMAT:
+    if header.get("format") not in (FORMAT, CENTRED_FORMAT):
         raise ClusterError(
-            f"{path} has format {header.get('format')!r}; this version reads {FORMAT!r}."
+            f"{path} has format {header.get('format')!r}; this version reads {FORMAT!r} and "
+            f"{CENTRED_FORMAT!r}."
         )
     return Codebook(
         **arrays,
@@ -137,4 +150,12 @@ def load_codebook(path: Path) -> Codebook:
         encoder_fingerprint=header["encoder_fingerprint"],
         sizes=tuple(header["sizes"]),
         record=header["record"],
+        centres_slides=header["format"] == CENTRED_FORMAT,
     )
+
+
+def _file_of(path: Path) -> Path:
+    if path.is_dir():
+        return path / FILE_NAME
+    ending = Path(FILE_NAME).suffix
+    return path if path.suffix == ending or path.exists() else path.with_name(path.name + ending)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.clusters.choose_k import choose_k
 from ccrl_wsi.clusters.codebook import Codebook
+from ccrl_wsi.clusters.lloyd import lloyd, nearest
 from ccrl_wsi.config import ClusterSettings
 from ccrl_wsi.errors import ClusterError
 from ccrl_wsi.seeding import rng_for
@@ -20,10 +19,27 @@ CHUNK = 8192
 """Cells assigned at once; bounds memory, does not change the result."""
 
 
-def sample_sizes(n_cells: Sequence[int], per_slide: int, in_all: int) -> list[int]:
-    """How many cells each slide gives to the fit: all slides alike, small ones what they have."""
+def sample_sizes(
+    n_cells: Sequence[int],
+    per_slide: int,
+    in_all: int,
+    groups: Sequence[str | None] | None = None,
+) -> list[int]:
+    """How many cells each slide gives to the fit: all slides alike, small ones what they have.
+
+    With ``groups``, one for each slide, all groups give alike: those with more slides take fewer
+    cells of each. Slides without a group give as many as those of the largest group.
+    """
     share = max(1, min(per_slide, in_all // max(1, len(n_cells))))
-    return [min(n, share) for n in n_cells]
+    members = Counter(group for group in groups or () if group)
+    if groups is None or len(members) < 2:
+        return [min(n, share) for n in n_cells]
+    n_ungrouped = len(groups) - members.total()
+    fewest, most = min(members.values()), max(members.values())
+    # What `most` slides give together; slides without a group take part in what there is in all.
+    of_group = min(per_slide * fewest, in_all * most // (len(members) * most + n_ungrouped))
+    shares = [max(1, of_group // members.get(group or "", most)) for group in groups]
+    return [min(n, share) for n, share in zip(n_cells, shares, strict=True)]
 
 
 def sample_rows(n_cells: int, n_wanted: int, seed: int, slide_id: str) -> IntArray:
@@ -47,7 +63,7 @@ def fit_codebook(
     Parameters
     ----------
     vectors
-        (n, d) embeddings of the sample.
+        (n, d) embeddings of the sample, less their slide's mean if slides are to be centred.
     encoder
         Name and fingerprint of what made them.
     standardise
@@ -64,21 +80,28 @@ def fit_codebook(
         )
     mean, std = _scaling(vectors, standardise)
     scaled = (vectors.astype(np.float64) - mean) / std
-    if len(scaled) < settings.k:
-        raise _too_few(len(scaled), settings.k)
+    k, record = _number_of_clusters(scaled, settings, seed, record)
+    if len(scaled) < k:
+        raise _too_few(len(scaled), k)
     state = int(rng_for(seed, "k-means").integers(2**31))
-    model = KMeans(
-        settings.k, n_init=settings.n_init, max_iter=settings.max_iter, random_state=state
+    centers, labels = lloyd(
+        scaled, k, n_init=settings.n_init, max_iter=settings.max_iter, state=state
     )
-    # Threads add up in the order they finish: the last bits would differ from run to run.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(scaled)
-    n_different = len(np.unique(model.labels_))
-    if n_different < settings.k:
-        raise _too_few(n_different, settings.k)
-    order, sizes = _stable_order(model.cluster_centers_, model.labels_)
-    return Codebook(model.cluster_centers_[order], mean, std, *encoder, sizes, record)
+    n_different = len(np.unique(labels))
+    if n_different < k:
+        raise _too_few(n_different, k)
+    order, sizes = _stable_order(centers, labels)
+    return Codebook(centers[order], mean, std, *encoder, sizes, record, settings.centre_slides)
+
+
+def _number_of_clusters(
+    scaled: FloatArray, settings: ClusterSettings, seed: int, record: dict[str, object]
+) -> tuple[int, dict[str, object]]:
+    """The k that is given or chosen, and the record with what was compared."""
+    if settings.k != "auto":
+        return settings.k, record
+    choice = choose_k(scaled, settings.auto, seed)
+    return choice.k, {**record, "choice_of_k": choice.record()}
 
 
 def assign(vectors: FloatArray, codebook: Codebook) -> tuple[IntArray, FloatArray]:
@@ -87,7 +110,7 @@ def assign(vectors: FloatArray, codebook: Codebook) -> tuple[IntArray, FloatArra
     Parameters
     ----------
     vectors
-        (n, d) embeddings.
+        (n, d) embeddings, less their slide's mean where the codebook centres slides.
 
     Returns
     -------
@@ -100,11 +123,9 @@ def assign(vectors: FloatArray, codebook: Codebook) -> tuple[IntArray, FloatArra
     centers = codebook.centers.astype(np.float64)
     for start in range(0, n, CHUNK):
         part = (vectors[start : start + CHUNK].astype(np.float64) - codebook.mean) / codebook.std
-        # |x - c|^2 without |x|^2, which is the same for all centres.
-        score = (centers**2).sum(axis=1) - 2 * part @ centers.T
-        nearest = score.argmin(axis=1)
-        cluster[start : start + CHUNK] = nearest
-        distance[start : start + CHUNK] = np.linalg.norm(part - centers[nearest], axis=1)
+        own = nearest(part, centers)
+        cluster[start : start + CHUNK] = own
+        distance[start : start + CHUNK] = np.linalg.norm(part - centers[own], axis=1)
     return cluster, distance
 
 

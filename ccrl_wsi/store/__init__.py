@@ -14,17 +14,20 @@ from ccrl_wsi.store.ids import cell_uuids
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
 from ccrl_wsi.store.seal import is_sealed, seal_store
+from ccrl_wsi.store.table_file import TableFile, create_table
 
 __all__ = [
     "CellBatch",
     "Chunking",
     "SlideStore",
     "StoreDescription",
+    "TableFile",
     "add_files",
     "assemble_store",
     "cell_uuids",
     "check_store",
     "codebook_of",
+    "create_table",
     "is_sealed",
     "open_store",
     "seal_store",

@@ -16,10 +16,10 @@ from ccrl_wsi.store.layout import Chunking
 Node: TypeAlias = Any
 """A group or an array. zarr's own types cannot tell which of them lies under a name."""
 
-_ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
+STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
-_CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
+CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
 
 
 class RowWriter:
@@ -71,7 +71,7 @@ def create_rows(
         dtype=dtype,
         chunks=(rows.chunk_rows, *rest),
         shards=(rows.shard_rows, *rest),
-        attributes=_STRINGS if dtype is str else _ARRAY,
+        attributes=STRINGS if dtype is str else ARRAY,
     )
 
 
@@ -79,7 +79,7 @@ def create_categorical(
     group: Node, name: str, categories: Sequence[str], n_rows: int, chunking: Chunking
 ) -> Node:
     """A categorical column; returns the array that takes its codes (-1: none)."""
-    column = group.create_group(name, attributes=_CATEGORICAL)
+    column = group.create_group(name, attributes=CATEGORICAL)
     write_strings(column, "categories", categories)
     dtype = np.int8 if len(categories) < 128 else np.int16
     return create_rows(column, "codes", (n_rows,), dtype, chunking)
@@ -88,7 +88,7 @@ def create_categorical(
 def write_strings(group: Node, name: str, values: Sequence[str]) -> None:
     """A short array of strings."""
     array = group.create_array(
-        name, shape=(len(values),), dtype=str, chunks=(max(1, len(values)),), attributes=_STRINGS
+        name, shape=(len(values),), dtype=str, chunks=(max(1, len(values)),), attributes=STRINGS
     )
     if values:
         array[:] = np.asarray(values, dtype=object)

@@ -133,6 +133,10 @@ class SlideStore:
         column: Node = self._table[f"obs/{name}"]
         return column["codes"] if isinstance(column, zarr.Group) else column
 
+    def is_categorical(self, name: str) -> bool:
+        """Whether :meth:`obs` gives codes of :meth:`categories`."""
+        return isinstance(self._table[f"obs/{name}"], zarr.Group)
+
     def categories(self, name: str) -> list[str]:
         """Names that the codes of a categorical column stand for."""
         return [str(value) for value in self._table[f"obs/{name}/categories"][:]]

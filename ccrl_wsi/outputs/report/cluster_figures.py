@@ -74,13 +74,13 @@ def curve_plot(curve: KCurve) -> Any:
     plot = plain_figure(
         height=260, x_axis_label="number of clusters", y_axis_label="score", max_width=620
     )
-    data = {"k": curve.k, "stability": curve.stability, "silhouette": curve.silhouette}
-    source = ColumnDataSource({name: list(values) for name, values in data.items()})
+    source = ColumnDataSource(_curve_columns(curve))
     for name, color, marker in (
         ("stability", "#0072b2", "circle"),
         ("silhouette", "#d55e00", "square"),
     ):
         plot.line("k", name, source=source, color=color, line_width=2, legend_label=name)
+        plot.segment("k", f"{name}_low", "k", f"{name}_high", source=source, color=color)
         dots = plot.scatter(
             "k", name, source=source, color=color, size=7, marker=marker, legend_label=name
         )
@@ -92,6 +92,18 @@ def curve_plot(curve: KCurve) -> Any:
     plot.legend.location = "bottom_left"
     plot.legend.border_line_color = None
     return plot
+
+
+def _curve_columns(curve: KCurve) -> dict[str, list[float]]:
+    points = curve.points
+    columns: dict[str, list[float]] = {"k": [point.k for point in points]}
+    for name in ("stability", "silhouette"):
+        values = [getattr(point, name) for point in points]
+        errors = [getattr(point, f"{name}_error") for point in points]
+        columns[name] = values
+        columns[f"{name}_low"] = [v - e for v, e in zip(values, errors, strict=True)]
+        columns[f"{name}_high"] = [v + e for v, e in zip(values, errors, strict=True)]
+    return columns
 
 
 def difference_plot(found: GroupComparison, names: Sequence[str], colors: Sequence[Color]) -> Any:
