@@ -93,8 +93,8 @@ class Compositions:
         (n, k) centred log-ratios.
     patients, patient_counts
         m patients with (m, k) cells; empty where every slide stands for itself.
-    slide_tree, cluster_tree
-        Which slides, and which clusters, go together.
+    slide_tree, patient_tree, cluster_tree
+        Which slides, which patients, and which clusters go together.
     """
 
     slides: tuple[ReportSlide, ...]
@@ -102,6 +102,7 @@ class Compositions:
     patients: tuple[str, ...]
     patient_counts: IntArray
     slide_tree: Tree
+    patient_tree: Tree
     cluster_tree: Tree
     components: Components | None
 

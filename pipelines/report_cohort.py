@@ -48,6 +48,7 @@ def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
         patients=pooled.names if is_pooled else (),
         patient_counts=pooled.counts,
         slide_tree=tree_of(ratios),
+        patient_tree=tree_of(centred_log_ratio(pooled.counts)),
         cluster_tree=tree_of(vary),
         components=principal_components(ratios),
     )

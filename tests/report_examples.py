@@ -36,12 +36,13 @@ def made_up_report(n_slides=3, k=5, *, name="slide", picture_px=160, n_pictures=
     rng = np.random.default_rng(n_slides * 100 + k)
     slides = made_up_slides(rng, n_slides, k, name)
     compositions = find_compositions(slides)
-    pictures, counts = {}, None
-    for slide in slides[:n_pictures]:
-        counts = made_up_places(rng, k, picture_px)
-        rgb = made_up_tissue(rng, counts.shape[1:])
-        painted = paint_clusters(counts, cluster_colors(k))
-        pictures[slide.slide_id] = SlidePicture(slide.slide_id, rgb, painted, 9000.0)
+    counts = made_up_places(rng, k, picture_px)
+    rgb = made_up_tissue(rng, counts.shape[1:])
+    painted = paint_clusters(counts, cluster_colors(k))
+    pictures = {
+        slide.slide_id: SlidePicture(slide.slide_id, rgb, painted, 9000.0)
+        for slide in slides[:n_pictures]
+    }
     cards = tuple(made_up_card(rng, j, k, name, counts, n_crops) for j in range(k))
     return ReportContent(
         title=f"Cells of {n_slides} slides {name}",
@@ -120,10 +121,8 @@ def made_up_card(rng, j, k, name, counts, n_crops):
     crops = [
         Exemplar(made_up_tissue(rng, (64, 64)), f"{name}{i}.svs", 0.1 * i) for i in range(n_crops)
     ]
-    maps = ()
-    if counts is not None:
-        picture = paint_one(counts, j, cluster_colors(k)[j], 150)
-        maps = tuple(ClusterMap(f"{name}{i}.svs", picture, 100 + i) for i in range(6))
+    picture = paint_one(counts, j, cluster_colors(k)[j], 150)
+    maps = tuple(ClusterMap(f"{name}{i}.svs", picture, 100 + i) for i in range(6))
     return ClusterCard(
         number=j,
         n_cells=1000 + j,
@@ -145,12 +144,12 @@ def made_up_card(rng, j, k, name, counts, n_crops):
 
 
 def made_up_groups(compositions, name):
-    counts = np.array([slide.counts for slide in compositions.slides])
-    groups = np.array([slide.group for slide in compositions.slides], object)
+    # Two slides a patient, patients in turn of one group and of the other.
+    in_second = np.arange(len(compositions.patients)) % 2 == 1
     found = compare_groups(
-        centred_log_ratio(counts),
-        groups == groups[-1],
-        (str(groups[0]), str(groups[-1])),
+        centred_log_ratio(compositions.patient_counts),
+        in_second,
+        (f"{name} group 0", f"{name} group 1"),
         n_permutations=200,
         n_bootstrap=100,
         rng=np.random.default_rng(0),

@@ -52,7 +52,7 @@ def stacked_bars(
     labels = short_names(titles, LABEL_CHARACTERS)
     is_named = len(labels) <= MAX_NAMED
     factors = labels[::-1] if is_named else list(labels)
-    bars = FactorRange(factors=factors, name=range_name, range_padding=0.05)
+    bars = FactorRange(factors=factors, name=range_name, range_padding=0.05 if is_named else 0)
     data: dict[str, Any] = {"bar": labels, "title": list(titles)}
     data |= {name: values[:, j].astype(np.float32) for j, name in enumerate(names)}
     source = ColumnDataSource(data)
@@ -174,7 +174,11 @@ def component_plot(
 
 
 def bar_orders(
-    slides: Sequence[tuple[str, str]], values: FloatArray, counts: IntArray, names: Sequence[str]
+    slides: Sequence[tuple[str, str]],
+    values: FloatArray,
+    counts: IntArray,
+    names: Sequence[str],
+    likeness: Sequence[int],
 ) -> list[tuple[str, list[int]]]:
     """Ways to sort bars: name and rows from the first bar to the last.
 
@@ -184,11 +188,14 @@ def bar_orders(
         Title and group of each bar.
     values, counts
         (n, k) shares, and cells.
+    likeness
+        Rows in the order of a tree.
     """
     titles = [title for title, _ in slides]
     found = [("name", sorted(range(len(titles)), key=lambda i: titles[i].casefold()))]
     if len({group for _, group in slides}) > 1:
         found.append(("group", sorted(range(len(titles)), key=lambda i: (slides[i][1], titles[i]))))
+    found.append(("likeness", list(likeness)))
     found.append(("number of cells", np.argsort(-counts.sum(axis=1), kind="stable").tolist()))
     for j, name in enumerate(names):
         found.append((f"share of {name}", np.argsort(-values[:, j], kind="stable").tolist()))

@@ -17,6 +17,7 @@ from ccrl_wsi.outputs.report.cards import card_view
 from ccrl_wsi.outputs.report.cell_maps import over_pale
 from ccrl_wsi.outputs.report.cluster_figures import curve_plot, difference_plot, neighbour_map
 from ccrl_wsi.outputs.report.composition_figures import (
+    MAX_NAMED,
     bar_orders,
     component_plot,
     heat_map,
@@ -88,7 +89,8 @@ def _composition_figures(
         figures, "slide-bars", stacked_bars(titles, shares, names, colors, axis, "slide-bars")
     )
     keys = [(slide.title, slide.group or "") for slide in slides]
-    orders["slide-bars"] = _orders(bar_orders(keys, shares, counts, names))
+    likeness = compositions.slide_tree.order
+    orders["slide-bars"] = _orders(bar_orders(keys, shares, counts, names, likeness))
     area = np.array([slide.tissue_mm2 for slide in slides])
     if (area > 0).all():
         densities = counts / area[:, None]
@@ -101,7 +103,8 @@ def _composition_figures(
         plot = stacked_bars(compositions.patients, shares, names, colors, axis, "patient-bars")
         _add_bars(figures, "patient-bars", plot)
         people = [(name, "") for name in compositions.patients]
-        orders["patient-bars"] = _orders(bar_orders(people, shares, pooled, names))
+        likeness = compositions.patient_tree.order
+        orders["patient-bars"] = _orders(bar_orders(people, shares, pooled, names, likeness))
     if len(slides) > 1:
         figures["heat"] = figure_json(heat_map(compositions, names), "heat")
     if compositions.components is not None:
@@ -114,7 +117,12 @@ def _add_bars(figures: dict[str, Json], name: str, plot: Any) -> None:
 
 
 def _orders(found: list[tuple[str, list[int]]]) -> list[dict[str, Any]]:
-    return [{"name": name, "rows": rows} for name, rows in found]
+    """As the page takes them; bars too many to be named are put by likeness at first."""
+    is_many = len(found[0][1]) > MAX_NAMED
+    return [
+        {"name": name, "rows": rows, "first": is_many and name == "likeness"}
+        for name, rows in found
+    ]
 
 
 def _picture_view(picture: SlidePicture) -> dict[str, Any]:
