@@ -27,3 +27,7 @@ class ClusterError(CcrlError):
 
 class EvaluationError(CcrlError):
     """Embeddings cannot be scored: labels, classes or cells are missing."""
+
+
+class LabelError(CcrlError):
+    """Labels of people cannot be read, or fit no cell."""

@@ -148,17 +148,58 @@ def report(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913 (the options of the command line)
     out: Finished,
     to: Annotated[str, typer.Option(help="qupath, anndata, geoparquet or tiaviz.")],
-    target: Annotated[Path, typer.Option("--target", "-t", help="File or folder to write.")],
+    target: Annotated[
+        Path,
+        typer.Option(
+            "--target",
+            "-t",
+            help="anndata: a file, .h5ad or .zarr; geoparquet: a file .parquet, or a folder; "
+            "else a folder.",
+        ),
+    ],
     set_: Overrides = [],  # noqa: B006
+    points: Annotated[bool, typer.Option("--points", help="qupath: centroids only.")] = False,
+    region: Annotated[
+        str, typer.Option(metavar="X0,Y0,X1,Y1", help="qupath: only cells in here, level-0 px.")
+    ] = "",
+    clusters: Annotated[
+        str, typer.Option(metavar="C01,C02", help="qupath: only cells of these clusters.")
+    ] = "",
+    at_most: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="qupath: objects a file; then several.")
+    ] = None,
 ) -> None:
     """Write a finished run for another program."""
-    from pipelines.export import export_cohort
+    from pipelines.export import export_cohort, overlay_selection
+    from pipelines.run import settings_of_last_clusters
 
-    for path in export_cohort(out, to, target, _settings([], set_)):
+    overrides = [*set_, *(["overlay.points_above=0"] if points else [])]
+    overrides += [f"overlay.split_above={at_most}"] if at_most else []
+    settings = _settings([], overrides, settings_of_last_clusters(out))
+    chosen = overlay_selection(region, clusters)
+    for path in export_cohort(out, to, target, settings, chosen):
         typer.echo(path)
+
+
+@app.command("import-labels")
+def import_labels(
+    out: Finished,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="GeoJSON that QuPath exported, also .gz.", show_default=False),
+    ],
+    slide: Annotated[
+        str | None,
+        typer.Option(help="Their slide; else the file's name, or the ids in it, tell."),
+    ] = None,
+) -> None:
+    """Take classes that people gave in QuPath into the cells' column `label`."""
+    from pipelines.import_labels import import_labels as import_labels_
+
+    typer.echo(import_labels_(out, files, slide))
 
 
 @app.command()

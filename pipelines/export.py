@@ -4,22 +4,67 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.outputs.anndata_file import export_anndata
 from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet, export_geoparquet
-from ccrl_wsi.outputs.overlay import write_slide_overlay
+from ccrl_wsi.outputs.overlay import Selection, write_slide_overlay
 from ccrl_wsi.outputs.tiaviz import export_tiaviz
 from ccrl_wsi.store import open_store
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, load_states
 
-Export = Callable[[OutputFolder, Sequence[SlideState], Path, Settings], list[Path]]
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How overlays are written; other formats take all cells as they are.
+
+    Parameters
+    ----------
+    settings
+        Those of the overlay count.
+    selection
+        Which cells; None: all.
+    """
+
+    settings: Settings
+    selection: Selection | None = None
 
 
-def export_cohort(out: Path, to: str, target: Path, settings: Settings) -> list[Path]:
+Export = Callable[[OutputFolder, Sequence[SlideState], Path, ExportOptions], list[Path]]
+
+
+def overlay_selection(region: str, clusters: str) -> Selection | None:
+    """What ``--region x0,y0,x1,y1`` and ``--clusters C01,C02`` ask for; None where both are empty.
+
+    Raises
+    ------
+    ConfigError
+        If the region is not four numbers with something between them.
+    """
+    if not region and not clusters:
+        return None
+    names = tuple(name.strip() for name in clusters.split(",") if name.strip())
+    if not region:
+        return Selection(None, names)
+    try:
+        left, top, right, bottom = (float(part) for part in region.split(","))
+    except ValueError:
+        left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
+    if not (left < right and top < bottom):
+        raise ConfigError(
+            f"--region {region}: give left,top,right,bottom in level-0 pixels as QuPath shows "
+            "them, for example --region 1000,2000,5000,6000."
+        )
+    return Selection((left, top, right, bottom), names)
+
+
+def export_cohort(
+    out: Path, to: str, target: Path, settings: Settings, selection: Selection | None = None
+) -> list[Path]:
     """Write all finished slides of ``out`` as ``to``; returns the files.
 
     ``anndata`` makes one file of the cohort (``target`` ends in .h5ad or .zarr), ``geoparquet`` too
@@ -36,30 +81,39 @@ def export_cohort(out: Path, to: str, target: Path, settings: Settings) -> list[
     finished = [state for state in load_states(folder) if state.finish]
     if not finished:
         raise ConfigError(f"{out} has no finished slide. Run `ccrl-wsi run` again first.")
-    return EXPORTS[to](folder, finished, target, settings)
+    if selection is not None and to != "qupath":
+        raise ConfigError(
+            f"--to {to} writes all cells: --region and --clusters are for --to qupath. Choose "
+            "cells in the program that opens the file."
+        )
+    return EXPORTS[to](folder, finished, target, ExportOptions(settings, selection))
 
 
 def _qupath(
-    folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
-    return [
-        path
-        for state in states
-        for path in write_slide_overlay(
-            open_store(folder.store(state.slide_id)), target, settings.overlay
+    if target.resolve() == folder.overlays:
+        raise ConfigError(
+            f"{target} holds the run's own overlays, which `ccrl-wsi run` keeps up to date. "
+            "Give another folder with -t."
         )
-    ]
+    paths: list[Path] = []
+    for state in states:
+        store = open_store(folder.store(state.slide_id))
+        overlay = options.settings.overlay
+        paths += write_slide_overlay(store, target, overlay, options.selection)
+    return paths
 
 
 def _anndata(
-    folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
     export_anndata([folder.store(state.slide_id) for state in states], target)
     return [target]
 
 
 def _geoparquet(
-    folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
     stores = [folder.store(state.slide_id) for state in states]
     if target.suffix == ".parquet":
@@ -72,7 +126,7 @@ def _geoparquet(
 
 
 def _tiaviz(
-    folder: OutputFolder, states: Sequence[SlideState], target: Path, settings: Settings
+    folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
     """TIAViz's own database where this Python's SQLite can write one, else its GeoJSON."""
     target.mkdir(parents=True, exist_ok=True)

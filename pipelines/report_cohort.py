@@ -16,6 +16,7 @@ from ccrl_wsi.cohort.ordination import principal_components, tree_of
 from ccrl_wsi.cohort.patients import Pooled, pool_patients
 from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.config import Settings
+from ccrl_wsi.evaluation.clustering_scores import score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.store import telling_damage
@@ -26,9 +27,6 @@ MOST_GROUPS = 5
 
 CELLS_OF_MEANS = 2000
 """Of each slide; the mean of more is hardly another."""
-
-LABEL = "label"
-"""The column that `import-labels` fills."""
 
 
 def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
@@ -139,16 +137,14 @@ def mean_embeddings(
 
 def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | None:
     """Labels from QuPath against clusters; None where no cell has a label."""
-    from sklearn.metrics import adjusted_mutual_info_score
-
     labels: list[FloatArray] = []
     clusters: list[IntArray] = []
     for slide in slides:
-        if slide.entry.counts is None or LABEL not in slide.store.columns:
+        if slide.entry.counts is None or not slide.store.has_labels:
             continue
         with telling_damage(slide.store.path):
-            codes, cluster = slide.store.obs(LABEL), slide.store.obs("cluster")
-            names = np.array(slide.store.categories(LABEL), object)
+            codes, cluster = slide.store.obs("label"), slide.store.obs("cluster")
+            names = np.array(slide.store.categories("label"), object)
         both = (codes >= 0) & (cluster >= 0)
         labels.append(names[codes[both]])
         clusters.append(cluster[both])
@@ -157,7 +153,7 @@ def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | No
     label, cluster = np.concatenate(labels).astype(str), np.concatenate(clusters)
     names, codes = np.unique(label, return_inverse=True)
     counts = np.bincount(codes * k + cluster, minlength=len(names) * k).reshape(-1, k)
-    agreement = float(adjusted_mutual_info_score(codes, cluster))
+    agreement = score_clusters(cluster, codes).ami
     return LabelTable(tuple(str(name) for name in names), counts, agreement)
 
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.clusters.composition import (
@@ -23,8 +18,10 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.jobs import Failure, Tally
-from pipelines.output_folder import OutputFolder, write_json, write_text
+from pipelines.label_tables import write_label_tables
+from pipelines.output_folder import OutputFolder, write_json
 from pipelines.state import SlideState, load_states
+from pipelines.tables import write_table, write_tidy
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -42,6 +39,7 @@ def write_summary(
         slides = [c for state in finished if (c := _composition(folder, state, codebook))]
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
         write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
+        write_label_tables(folder)
     total = sum((state.tally for state in states), Tally())
     write_json(
         folder.table("run_report.json"),
@@ -66,28 +64,6 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
     return [
         f for f in failures if f.stage in ("open", "cells", "assemble") and f.slide_id not in done
     ]
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def write_tidy(stem: Path, table: pd.DataFrame) -> None:
-    """Write ``stem`` with .csv and .parquet, each whole or not at all."""
-    write_text(stem.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
-    target = stem.with_suffix(".parquet")
-    temporary = target.with_name(f"{target.name}.tmp")
-    try:
-        table.to_parquet(temporary, index=False)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"Cannot write {target}: {error.strerror or error}.") from error
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.outputs.anndata_file import export_anndata
@@ -173,6 +174,22 @@ def test_tiaviz_gets_flat_geojson(stores, tmp_path):
     rings = [f["geometry"]["coordinates"][0] for f in document["features"]]
     batch = next(open_store(stores[0]).iter_cells(100))
     np.testing.assert_array_equal(np.concatenate(rings), batch.outlines.xy)
+    from tiatoolbox.annotation.storage import DictionaryStore
+
+    check_annotations(DictionaryStore.from_geojson(tmp_path / "a.geojson"), stores[0])
+
+
+def check_annotations(opened, store_path):
+    """As TIAToolbox reads it: the cells around the first one, with their properties."""
+    batch = next(open_store(store_path).iter_cells(100))
+    assert len(opened) == 12
+    x, y = batch.centroid_px[0]
+    found = opened.query(shapely.box(x - 5, y - 5, x + 5, y + 5))
+    ring = shapely.Polygon(batch.outlines.ring(0))
+    assert any(shapely.equals(annotation.geometry, ring) for annotation in found.values())
+    assert {annotation.properties["type"] for annotation in opened.values()} == {
+        "none", "C01", "C02"
+    }  # fmt: skip
 
 
 def test_tiaviz_gets_an_annotation_store(stores, tmp_path):
@@ -186,6 +203,11 @@ def test_tiaviz_gets_an_annotation_store(stores, tmp_path):
         rows = database.execute("SELECT key, properties FROM annotations ORDER BY id").fetchall()
     assert [key for key, _ in rows] == open_store(stores[0]).obs("uuid").tolist()
     check_tiaviz_properties(stores[0], [json.loads(text) for _, text in rows])
+    from tiatoolbox.annotation.storage import SQLiteStore
+
+    opened = SQLiteStore(tmp_path / "a.db")
+    check_annotations(opened, stores[0])
+    opened.close()
 
 
 def test_a_file_name_that_says_no_format_is_refused(stores, tmp_path):

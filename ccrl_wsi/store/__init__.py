@@ -11,6 +11,7 @@ from ccrl_wsi.store.check import check_store
 from ccrl_wsi.store.clusters import codebook_of, write_clusters
 from ccrl_wsi.store.damage import telling_damage
 from ccrl_wsi.store.ids import cell_uuids
+from ccrl_wsi.store.labels import write_labels
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
 from ccrl_wsi.store.seal import is_sealed, seal_store
@@ -34,4 +35,5 @@ __all__ = [
     "telling_damage",
     "update_description",
     "write_clusters",
+    "write_labels",
 ]

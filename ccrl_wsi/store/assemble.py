@@ -264,7 +264,7 @@ def column_names(measurement_names: Sequence[str]) -> list[str]:
     measured = [name for name in measurement_names if name != "area_um2"]
     names = [*fixed, *measured]
     twice = sorted({name for name in names if names.count(name) > 1})
-    taken = [name for name in measured if name in (layout.CLUSTER, layout.CLUSTER_DISTANCE)]
+    taken = [name for name in measured if name in layout.LATE_COLUMNS]
     if twice or taken:
         raise StoreError(f"Columns named twice: {', '.join([*twice, *taken])}. Rename them.")
     return names

@@ -32,7 +32,8 @@ def check_store(path: Path) -> list[str]:
         problems = changed_files(path)
     except StoreError as error:
         return [str(error)]
-    for check in (_check_counts, _check_ids, _check_outlines, _check_numbers, _check_clusters):
+    checks = (_check_counts, _check_ids, _check_outlines, _check_numbers)
+    for check in (*checks, _check_clusters, _check_labels):
         problems += _guarded(check, store)
     return problems
 
@@ -121,3 +122,11 @@ def _check_clusters(store: SlideStore) -> list[str]:
     if n_bad:
         problems.append(f"obs/cluster_distance: {n_bad} distances are not finite")
     return problems
+
+
+def _check_labels(store: SlideStore) -> list[str]:
+    if not store.has_labels:
+        return []
+    codes, n_names = store.obs(layout.LABEL), len(store.categories(layout.LABEL))
+    n_outside = int(((codes < -1) | (codes >= n_names)).sum())
+    return [f"obs/label: {n_outside} cells have a label without a name"] if n_outside else []

@@ -20,6 +20,9 @@ SEAL = "ccrl-seal.json"
 REGION = "nuclei"
 CLUSTER = "cluster"
 CLUSTER_DISTANCE = "cluster_distance"
+LABEL = "label"
+LATE_COLUMNS = (CLUSTER, CLUSTER_DISTANCE, LABEL)
+"""Of ``obs``, what comes after the cells."""
 UNTYPED = ("nucleus",)
 
 # Written by hand instead of through spatialdata, which is an optional package.

@@ -94,6 +94,11 @@ class SlideStore:
         """Whether the cells have been clustered."""
         return "clusters" in self._root.attrs["ccrl"]
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether people's labels were joined to the cells."""
+        return layout.LABEL in self.columns
+
     def embedding(self, start: int = 0, stop: int | None = None) -> FloatArray:
         """Embeddings of rows ``start`` to ``stop``: (n, d) float32."""
         rows: FloatArray = self._embedding[start : self.n_cells if stop is None else stop]

@@ -104,3 +104,87 @@ def test_the_tidy_composition_is_read_by_pandas(out):
     assert list(text) == list(tidy)
     assert text["cells"].tolist() == tidy["cells"].tolist()
     assert text["fraction"].tolist() == tidy["fraction"].tolist()
+
+
+def export(monkeypatch, capsys, out, *options):
+    """Exit code and what was said."""
+    monkeypatch.setattr(sys, "argv", ["ccrl-wsi", "export", str(out), *map(str, options)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr()
+    return stopped.value.code, said.out + said.err
+
+
+def features_of(path):
+    with gzip.open(path, "rt") as file:
+        return json.load(file)["features"]
+
+
+def test_overlays_are_written_again_as_points_of_a_region_and_of_some_clusters(
+    out, overlay, tmp_path, monkeypatch, capsys
+):
+    options = ("--to", "qupath", "-t", tmp_path, "--points", "--region", "100,50,400,300")
+    assert export(monkeypatch, capsys, out, *options, "--clusters", "C01,C03")[0] == 0
+    store = open_store(out / "slides" / "drawn.zarr")
+    x, y = store.centroids().T
+    inside = (x >= 100) & (x < 400) & (y >= 50) & (y < 300) & (store.obs("cluster") != 1)
+    features = features_of(tmp_path / "drawn.geojson.gz")
+    assert [f["id"] for f in features] == store.obs("uuid")[inside].tolist()
+    assert {f["geometry"]["type"] for f in features} == {"Point"}
+    points = np.array([f["geometry"]["coordinates"] for f in features])
+    np.testing.assert_allclose(points, store.centroids()[inside], atol=0.006)
+    with gzip.open(tmp_path / "drawn.geojson.gz") as file:
+        frame = geopandas.read_file(file)
+    assert len(frame) == inside.sum() > 10
+
+
+def test_an_overlay_in_several_files_has_every_cell_once(out, tmp_path, monkeypatch, capsys):
+    store = open_store(out / "slides" / "drawn.zarr")
+    n = int((store.obs("cluster") == 0).sum())
+    options = ("--to", "qupath", "-t", tmp_path, "--clusters", "C01", "--at-most", 10)
+    code, said = export(monkeypatch, capsys, out, *options)
+    assert code == 0
+    files = sorted(tmp_path.glob("drawn.part-*.geojson.gz"))
+    assert len(files) == -(-n // 10) == len(said.split())
+    parts = [features_of(path) for path in files]
+    assert [len(part) for part in parts[:-1]] == [10] * (len(parts) - 1)
+    ids = [f["id"] for part in parts for f in part]
+    assert ids == store.obs("uuid")[store.obs("cluster") == 0].tolist()
+    assert {f["geometry"]["type"] for part in parts for f in part} == {"Polygon"}
+
+
+def test_a_region_without_cells_is_an_empty_overlay(out, tmp_path, monkeypatch, capsys):
+    options = ("--to", "qupath", "-t", tmp_path, "--region", "9000,9000,9100,9100")
+    assert export(monkeypatch, capsys, out, *options)[0] == 0
+    assert features_of(tmp_path / "drawn.geojson.gz") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--to", "qupath", "--region", "1,2,3"), "left,top,right,bottom"),
+        (("--to", "qupath", "--region", "10,10,5,20"), "left,top,right,bottom"),
+        (("--to", "qupath", "--clusters", "C09"), "no cluster C09; there are C01, C02, C03"),
+        (("--to", "anndata", "--clusters", "C01"), "writes all cells"),
+        (("--to", "anndata"), "must end in .h5ad or .zarr"),
+    ],
+)
+def test_a_wrong_export_is_one_sentence(out, tmp_path, monkeypatch, capsys, options, words):
+    code, said = export(monkeypatch, capsys, out, *options, "-t", tmp_path / "x")
+    assert code == 2
+    assert words in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runs_own_overlays_are_not_exported_over(out, monkeypatch, capsys):
+    code, said = export(monkeypatch, capsys, out, "--to", "qupath", "-t", out / "overlays")
+    assert code == 2
+    assert "another folder" in said
+
+
+def test_one_geoparquet_holds_the_cohort(out, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "new" / "cohort.parquet"
+    assert export(monkeypatch, capsys, out, "--to", "geoparquet", "-t", target)[0] == 0
+    frame = geopandas.read_parquet(target)
+    assert set(frame["slide_id"]) == {"drawn"}
+    assert frame.geometry.is_valid.all()

@@ -1,0 +1,114 @@
+"""How clusters agree with the labels that people gave: tables beside the composition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccrl_wsi.arrays import IntArray
+from ccrl_wsi.clusters.codebook import load_codebook
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.evaluation.clustering_scores import confusion_table, score_clusters
+from ccrl_wsi.store import SlideStore, codebook_of, open_store, telling_damage
+from pipelines.output_folder import OutputFolder
+from pipelines.state import load_states
+from pipelines.tables import write_table
+
+log = logging.getLogger("ccrl_wsi")
+
+COUNTS, SCORES = "labels.csv", "label_scores.csv"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Labelled:
+    """Clusters and labels of a slide's cells that have both."""
+
+    slide_id: str
+    cluster: IntArray
+    label: IntArray
+    clusters: tuple[str, ...]
+
+
+def write_label_tables(folder: OutputFolder) -> str:
+    """Write labels.csv and label_scores.csv, or take them away; returns them as text.
+
+    labels.csv has the cells of each slide, cluster and label; label_scores.csv the AMI, ARI and
+    purity of clusters against labels, for each slide and for the cohort.
+    """
+    slides, names = _read(folder)
+    if not slides:
+        for table in (COUNTS, SCORES):
+            folder.table(table).unlink(missing_ok=True)
+        return "No cell has both a cluster and a label."
+    counts = [
+        [slide.slide_id, slide.clusters[i], names[j], int(n)]
+        for slide in slides
+        for (i, j), n in np.ndenumerate(_table(slide, len(names)))
+    ]
+    write_table(folder.table(COUNTS), ["slide", "cluster", "label", "cells"], counts)
+    scores = [_scores(slide.slide_id, slide.cluster, slide.label) for slide in slides]
+    cohort = [np.concatenate([getattr(s, name) for s in slides]) for name in ("cluster", "label")]
+    scores.append(_scores("(cohort)", cohort[0], cohort[1]))
+    header = ["slide", "cells", "ami", "ari", "purity"]
+    write_table(folder.table(SCORES), header, scores)
+    whole = np.sum([_table(slide, len(names)) for slide in slides], axis=0)
+    crossed = [[c, *row.tolist()] for c, row in zip(slides[0].clusters, whole, strict=True)]
+    return "\n".join(["", _text(["", *names], crossed), "", _text(header, scores)])
+
+
+def _read(folder: OutputFolder) -> tuple[list[_Labelled], list[str]]:
+    """Slides that have cells with both, and the names of all labels."""
+    if not folder.codebook.is_file():
+        return [], []
+    codebook = load_codebook(folder.codebook).fingerprint
+    stores = []
+    for state in load_states(folder):
+        if state.finish and codebook_of(folder.store(state.slide_id)) == codebook:
+            store = open_store(folder.store(state.slide_id))
+            stores += [store] if store.has_labels else []
+    names = sorted({name for store in stores for name in store.categories("label")})
+    slides = [slide for store in stores if (slide := _labelled(store, names)) is not None]
+    return slides, names
+
+
+def _labelled(store: SlideStore, names: Sequence[str]) -> _Labelled | None:
+    try:
+        with telling_damage(store.path):
+            cluster, code = store.obs("cluster"), store.obs("label")
+    except StoreError as error:
+        log.error("%s", error)
+        return None
+    both = (cluster >= 0) & (code >= 0)
+    if not both.any():
+        return None
+    number = np.array([names.index(name) for name in store.categories("label")])
+    clusters = tuple(store.categories("cluster"))
+    return _Labelled(store.slide_id, cluster[both], number[code[both]], clusters)
+
+
+def _table(slide: _Labelled, n_names: int) -> IntArray:
+    return confusion_table(slide.cluster, slide.label, len(slide.clusters), n_names)
+
+
+def _scores(slide_id: str, cluster: IntArray, label: IntArray) -> list[object]:
+    # Numbers without gaps: a slide may have some of the labels only.
+    label = np.unique(label, return_inverse=True)[1]
+    scores = score_clusters(cluster, label)
+    rounded = [round(value, 4) for value in (scores.ami, scores.ari, scores.purity)]
+    return [slide_id, len(label), *rounded]
+
+
+def _text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns side by side, the first to the left and numbers to the right."""
+    cells = [[str(value) for value in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            value.ljust(width) if i == 0 else value.rjust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
