@@ -12,13 +12,13 @@ import numpy as np
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.cohort.slide_traits import Traits, read_traits, traits_of
-from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import CcrlError, ClusterError
+from ccrl_wsi.config import Settings, differences, late_settings
+from ccrl_wsi.errors import CcrlError, ClusterError, ConfigError
 from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
 from pipelines.folder_lock import exclusive
-from pipelines.output_folder import OutputFolder, open_output, write_text
+from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
 from pipelines.report_cells import sample_cells
 from pipelines.report_clusters import Sources, cluster_cards, curve_of, find_neighbourhoods
 from pipelines.report_cohort import (
@@ -45,9 +45,11 @@ def report_again(out: Path, settings: Settings, groups: Path | None) -> Path:
     Raises
     ------
     ConfigError
-        If ``out`` is not the output of a run, or the table cannot be understood.
+        If ``out`` is not the output of a run, the table cannot be understood, or ``settings`` ask
+        for other clusters than there are.
     """
     folder = open_output(out)
+    _refuse_other_clusters(folder, settings)
     with exclusive(folder.root):
         if groups is not None:
             read_traits(groups)  # A table that is refused does not replace a good one.
@@ -151,6 +153,21 @@ def _about_cohort(
         "groups": compare_all_groups(compositions, settings),
         "batch": find_batch_effects(compositions, traits, vendors, means, seed),
     }
+
+
+def _refuse_other_clusters(folder: OutputFolder, settings: Settings) -> None:
+    last = folder.table("cluster_settings.json")
+    if not last.is_file():
+        return
+    changed = differences(read_json(last), late_settings(settings))
+    # Whether a codebook was given does not matter any more.
+    names = [sentence.partition(":")[0] for sentence in changed]
+    asked = [name for name in names if name != "clusters.codebook"]
+    if asked:
+        raise ConfigError(
+            f"`report` shows the clusters that are there, so it cannot follow {', '.join(asked)}. "
+            "Give these to `ccrl-wsi cluster`, which writes the report too."
+        )
 
 
 def _codebook(folder: OutputFolder, states: Sequence[SlideState]) -> Codebook | None:
