@@ -112,7 +112,7 @@ def gather(folder: OutputFolder, settings: Settings) -> ReportContent:
     elif compositions is None:
         sentences.append("There are no clusters, so the report shows slides only.")
     return ReportContent(
-        title=f"Cells of {count(len(states), 'slide')}",
+        title=f"Cell clusters of {count(len(states), 'slide')}",
         overview=find_overview(folder, states, read_failures(folder), k),
         slides=tuple(slide.entry for slide in slides),
         names=codebook.names if codebook else (),

@@ -114,7 +114,7 @@ def find_batch_effects(
         if len({value for value in values if value}) < 2:
             continue
         findings.append(_batch_finding(trait, "composition", found.ratios, values, seed))
-        if means is not None:
+        if means is not None and findings[-1].score is not None:
             findings.append(_batch_finding(trait, "mean embedding", means, values, seed))
     return tuple(findings)
 

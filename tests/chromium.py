@@ -50,7 +50,9 @@ def open_chromium(downloads: Path, width: int = 1280, height: int = 900) -> Iter
 
 
 def draw_everything(driver: Any) -> None:
-    """Wait until all figures of a report are drawn."""
+    """Wait until all figures and pictures of a report are drawn."""
     driver.execute_async_script(
-        "const done = arguments[0]; window.reportDrawn().then(() => setTimeout(done, 700))"
+        "const done = arguments[0];"
+        "Promise.all([window.reportDrawn(), ...[...document.images].map((i) => i.decode())])"
+        ".then(() => setTimeout(done, 700))"
     )

@@ -68,13 +68,15 @@ def made_up_report(n_slides=3, k=5, *, name="slide", picture_px=160, n_pictures=
 
 def made_up_slides(rng, n_slides, k, name):
     base = rng.dirichlet(np.full(k, 1.5), size=2)
-    counts = [rng.multinomial(50_000, rng.dirichlet(60 * base[i % 2])) for i in range(n_slides)]
+    counts = [
+        rng.multinomial(50_000, rng.dirichlet(60 * base[_group_of(i)])) for i in range(n_slides)
+    ]
     return tuple(
         ReportSlide(
             slide_id=f"s{i:03d}",
             title=f"{name}{i:03d}.svs",
             patient=f"{name} patient {i // 2:03d}",
-            group=f"{name} group {(i // 2) % 2}",
+            group=f"{name} group {_group_of(i)}",
             mpp=0.25,
             tissue_mm2=20 + i % 7,
             n_cells=int(counts[i].sum()),
@@ -85,6 +87,11 @@ def made_up_slides(rng, n_slides, k, name):
         )
         for i in range(n_slides)
     )
+
+
+def _group_of(slide):
+    """Two slides a patient, patients in turn of one group and of the other."""
+    return slide // 2 % 2
 
 
 def made_up_overview(name):
@@ -144,7 +151,6 @@ def made_up_card(rng, j, k, name, counts, n_crops):
 
 
 def made_up_groups(compositions, name):
-    # Two slides a patient, patients in turn of one group and of the other.
     in_second = np.arange(len(compositions.patients)) % 2 == 1
     found = compare_groups(
         centred_log_ratio(compositions.patient_counts),

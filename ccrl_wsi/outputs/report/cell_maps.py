@@ -17,7 +17,8 @@ DENSE_QUANTILE = 0.8
 FAINTEST = 0.45
 """How opaque a single cell is; it must be seen."""
 
-MAX_SPREAD_PX = 2.5
+MIN_SPREAD_PX, MAX_SPREAD_PX = 0.9, 2.5
+"""Standard deviation of the blur: enough to see what most cells of a neighbourhood are."""
 
 TISSUE_GREY = (226, 226, 230)
 
@@ -93,7 +94,7 @@ def _spread(counts: FloatArray) -> FloatArray:
     if not covered:
         return counts.astype(np.float32)
     per_place = n / covered
-    sigma = float(np.clip(1.1 / np.sqrt(per_place), 0.6, MAX_SPREAD_PX))
+    sigma = float(np.clip(1.1 / np.sqrt(per_place), MIN_SPREAD_PX, MAX_SPREAD_PX))
     blurred = [cv2.GaussianBlur(c.astype(np.float32), (0, 0), sigma) for c in counts]
     return np.stack(blurred)
 
