@@ -112,14 +112,16 @@ def cluster(
     set_: Overrides = [],  # noqa: B006
     on: On = "serial",
     codebook: Annotated[
-        Path | None, typer.Option(help="Apply this codebook.safetensors instead of fitting.")
+        Path | None,
+        typer.Option(help="Apply the clusters of another run, by its folder, instead of fitting."),
     ] = None,
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
     from pipelines.machines import load_machine
     from pipelines.run import cluster_again, refuse_cell_settings, settings_of_last_clusters
 
-    overrides = [*set_, *([f"clusters.codebook={codebook}"] if codebook else [])]
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    overrides = [*set_, *([f"clusters.codebook={json.dumps(str(codebook))}"] if codebook else [])]
     base = settings_of_last_clusters(out)
     settings = _settings(config, overrides, base)
     refuse_cell_settings(settings)

@@ -215,3 +215,18 @@ def test_a_file_name_that_says_no_format_is_refused(stores, tmp_path):
         export_tiaviz(stores[0], tmp_path / "a.txt")
     with pytest.raises(StoreError, match=r"\.h5ad or \.zarr"):
         export_anndata(stores, tmp_path / "a.txt")
+
+
+def test_scanpy_finds_neighbours_and_draws_a_map(tmp_path):
+    scanpy = pytest.importorskip("scanpy", reason="needs the extra 'scanpy'")
+    stores = [make_store(tmp_path, name, n) for name, n in (("A", 150), ("B", 90))]
+    export_anndata(stores, tmp_path / "cohort.h5ad")
+    cohort = scanpy.read_h5ad(tmp_path / "cohort.h5ad")
+    scanpy.pp.neighbors(cohort, n_neighbors=10, use_rep="X")
+    scanpy.tl.umap(cohort, maxiter=20)
+    assert cohort.obsm["X_umap"].shape == (240, 2)
+    assert np.isfinite(cohort.obsm["X_umap"]).all()
+    assert cohort.obsp["connectivities"].shape == (240, 240)
+    scanpy.get.obs_df(cohort, ["cluster", "slide_id", "area_um2"])
+    # Its plots take a category's colours from here.
+    assert list(cohort.uns["cluster_colors"]) == ["#010203", "#040506"]

@@ -22,7 +22,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_the_table_of_commands_is_the_programs():
-    listed = re.findall(r"^\| `ccrl-wsi (\w+)", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `ccrl-wsi ([\w-]+)", README, flags=re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
 
 
@@ -32,7 +32,7 @@ def test_every_option_of_a_command_exists():
         if name.startswith("-"):
             continue
         known = {option for p in COMMANDS[name].params for option in p.opts}
-        used = set(re.findall(r"(?<=\s)--?[a-z]+", line))
+        used = set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", line))
         assert used <= known, line
 
 

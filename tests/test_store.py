@@ -26,6 +26,7 @@ from ccrl_wsi.store import (
     open_store,
     seal_store,
     write_clusters,
+    write_labels,
 )
 from tests.drawn_cells import MEASUREMENTS, TYPES, describe_store, draw_cells
 
@@ -379,3 +380,35 @@ def test_more_cells_than_a_shard_holds_come_back_whole(tmp_path):
     np.testing.assert_array_equal(store.embedding(), np.tile(piece.embedding, (10, 1)))
     assert len(list((tmp_path / "S.zarr/tables/cells/X/c").iterdir())) == 2
     assert check_store(tmp_path / "S.zarr") == []
+
+
+def test_labels_are_a_column_that_outlives_clusters(made, tmp_path):
+    path = copied(made, tmp_path)
+    code = np.arange(93) % 3 - 1
+    write_labels(path, code, ["Stroma", "Tumor"], ["S01.geojson"])
+    write_labels(path, code[::-1], ["Stroma", "Tumor"], ["S01.geojson"])
+    write_clusters(path, np.zeros(93, int), np.ones(93), NAMES[:1], COLORS[:1], "cb2")
+    store = open_store(path)
+    assert store.columns[-3:] == ["label", "cluster", "cluster_distance"]
+    np.testing.assert_array_equal(store.obs("label"), code[::-1])
+    assert store.categories("label") == ["Stroma", "Tumor"]
+    assert store.attrs["labels"] == {
+        "names": ["Stroma", "Tumor"], "files": ["S01.geojson"], "cells": 62
+    }  # fmt: skip
+    assert check_store(path) == []
+
+
+def test_labels_for_other_cells_or_an_unfinished_store_are_refused(made, tmp_path):
+    path = copied(made, tmp_path)
+    with pytest.raises(StoreError, match="has 93 cells; 3 labels were given"):
+        write_labels(path, np.zeros(3, int), ["A"], [])
+    assert check_store(path) == []
+    (path / "ccrl-seal.json").unlink()
+    with pytest.raises(StoreError, match="not finished"):
+        write_labels(path, np.zeros(93, int), ["A"], [])
+
+
+def test_a_label_without_a_name_is_found(made, tmp_path):
+    path = copied(made, tmp_path)
+    write_labels(path, np.full(93, 5), ["A"], [])
+    assert check_store(path) == ["obs/label: 93 cells have a label without a name"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.cluster_settings import AutoKSettings
@@ -89,7 +90,8 @@ def choose_k(points: FloatArray, settings: AutoKSettings, seed: int) -> ChoiceOf
             "--set clusters.k=2, or give more tissue."
         )
     wanted = range(settings.k_min, min(settings.k_max, most) + 1)
-    candidates = tuple(_candidate(points, k, thirds, seed) for k in wanted)
+    with threadpool_limits(1):  # Sums of several threads differ in their last bits.
+        candidates = tuple(_candidate(points, k, thirds, seed) for k in wanted)
     return _choose(candidates, settings.min_stability)
 
 

@@ -1,0 +1,143 @@
+"""Memory that clusters, overlays and exports take, for a cohort and for one four times as large.
+
+Run as ``python benchmarks/cohort_memory.py [N_CELLS]``: slides of N_CELLS cells (250,000) with
+embeddings of 193 dimensions, one of them and then four. One core, and 2 GB of disk.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ccrl_wsi.clusters.codebook import save_codebook
+from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.geometry import Box
+from ccrl_wsi.outputs.anndata_file import export_anndata
+from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet
+from ccrl_wsi.parts import write_part
+from ccrl_wsi.records import Cells, Outlines, SlideInfo
+from ccrl_wsi.store import StoreDescription, assemble_store, open_store
+from pipelines.finish import FinishJob, finish_slide
+
+N_DIMENSIONS, CORNERS, PART = 193, 24, 25_000
+SETTINGS = load_settings(overrides=["clusters.n_init=1"])
+
+
+def draw_cells(n: int, seed: int) -> Cells:
+    """``n`` round nuclei anywhere on a large slide."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(100, 80000, (n, 2))
+    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
+    ring = centre[:, None] + 14 * np.column_stack([np.cos(angle), np.sin(angle)])
+    ring[:, -1] = ring[:, 0]
+    unknown = np.full(n, np.nan, np.float32)
+    return Cells(
+        centroid_px=centre,
+        outlines=Outlines(
+            np.round(ring.reshape(-1, 2), 2), np.arange(n + 1, dtype=np.int64) * (CORNERS + 1)
+        ),
+        area_um2=rng.uniform(20, 90, n).astype(np.float32),
+        probability=unknown,
+        nucleus_type=np.zeros(n, np.int16),
+        type_probability=unknown,
+        is_clipped=np.zeros(n, np.bool_),
+        tile=np.zeros((n, 2), np.int32),
+        measurements=rng.normal(size=(n, 2)).astype(np.float32),
+        embedding=rng.normal(size=(n, N_DIMENSIONS)).astype(np.float32),
+        crops=np.zeros((0, 32, 32, 3), np.uint8),
+    )
+
+
+def make_store(folder: Path, name: str, n: int) -> Path:
+    """A slide's store."""
+    parts = []
+    for number, start in enumerate(range(0, n, PART)):
+        parts.append(folder / f"{name}-{number:03d}.npz")
+        write_part(parts[-1], draw_cells(min(PART, n - start), number), {"fingerprint": "f"})
+    size = 80200
+    slide = SlideInfo(
+        Path(f"{name}.svs"), name, 0.25, size, size, Box(0, 0, size, size), (1.0,), "", name
+    )
+    described = StoreDescription(
+        slide, "f", ("eccentricity", "haematoxylin_mean"), (), "none", "drawn", "e", 0.25,
+        notes={"patient": name, "group": None},
+    )  # fmt: skip
+    store = folder / f"{name}.zarr"
+    assemble_store(store, parts, described)
+    for part in parts:
+        part.unlink()
+    return store
+
+
+def fit(stores: list[Path], target: Path) -> None:
+    """k-means on the sample a run would take."""
+    opened = [open_store(path) for path in stores]
+    samples = [
+        s.embedding_rows(sample_rows(s.n_cells, min(20000, s.n_cells), 0, s.slide_id))
+        for s in opened
+    ]
+    codebook = fit_codebook(
+        np.concatenate(samples), SETTINGS.clusters, seed=0, encoder=("drawn", "e"),
+        standardise=False, record={},
+    )  # fmt: skip
+    save_codebook(target, codebook)
+
+
+def finish(stores: list[Path], codebook: Path) -> None:
+    """Clusters and overlays of all slides, one after the other."""
+    for store in stores:
+        overlays = codebook.parent / "overlays"
+        notes = {"patient": store.stem, "group": None}
+        finish_slide(FinishJob(store.stem, store, codebook, overlays, SETTINGS, notes))
+
+
+def peak_gb(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+    """Seconds, and the most memory a process of its own had, in GB."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(sender, work, arguments))
+    process.start()
+    seconds, gigabytes = receiver.recv()
+    process.join()
+    return seconds, gigabytes
+
+
+def _measured(sender, work, arguments) -> None:  # noqa: ANN001 (multiprocessing's own types)
+    begin = time.perf_counter()
+    work(*arguments)
+    seconds = time.perf_counter() - begin
+    sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+
+
+def main(n: int) -> None:
+    """Print seconds and peak memory of each step, for one slide and for four."""
+    print(f"{'':28}{'1 slide':>18}{'4 slides':>18}   of {n:,} cells and {N_DIMENSIONS} dimensions")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stores = [make_store(folder, f"S{i}", n) for i in range(4)]
+        codebook = folder / "codebook.safetensors"
+        steps = {
+            "fit": (fit, codebook),
+            "assign, store, overlay": (finish, codebook),
+            "AnnData (.h5ad)": (export_anndata, folder / "cohort.h5ad"),
+            "AnnData (.zarr)": (export_anndata, folder / "cohort.zarr"),
+            "GeoParquet of the cohort": (export_cohort_geoparquet, folder / "cohort.parquet"),
+        }
+        # All slides must have clusters of the same codebook before they are exported.
+        fit(stores, codebook)
+        for label, (work, target) in steps.items():
+            found = [peak_gb(work, stores[:1], target), peak_gb(work, stores, target)]
+            told = "".join(f"{seconds:9.1f} s {gb:5.2f} GB" for seconds, gb in found)
+            print(f"{label:28}{told}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 250_000)
