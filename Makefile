@@ -16,7 +16,7 @@ IS_PYTHON = -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" $(IS_PYTHON) 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help install demo test lint check bench clean
+.PHONY: help install demo test lint check bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## This list
@@ -41,6 +41,10 @@ bench:  ## The commands behind the figures about speed and quality
 	@echo "Each prints its own figures:"
 	@for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do echo "  $(BIN)/python $$file"; \
 		sed -n '1s/^"""\(.*\)/      \1/;1s/"""$$//;1p' "$$file"; done
+
+OUT ?= out
+screenshots: $(STAMP)  ## The README's pictures of the report, from a run: OUT=folder
+	$(BIN)/python -m docs.report_screenshots $(OUT)
 
 clean:  ## Remove .venv, build results and caches; results and data stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -210,6 +210,25 @@ class OverlaySettings(Section):
         return names
 
 
+class ReportSettings(Section):
+    """The cohort report. It changes no result."""
+
+    make: bool = Field(True, description="Write report.html at the end of run and of cluster.")
+    slides_shown: int = Field(40, ge=0, description="Slides shown as pictures; tables have all.")
+    picture_px: int = Field(560, ge=64, le=2000, description="Long side of a slide's picture.")
+    maps_per_cluster: int = Field(6, ge=0, description="Slides on a cluster's card.")
+    crops_per_cluster: int = Field(
+        12, ge=0, description="Nearest cells on a cluster's card, and as many at random."
+    )
+    cells_looked_at: int = Field(
+        200_000, ge=1, description="Cells of the cohort that cards describe, slides alike."
+    )
+    n_permutations: int = Field(
+        10_000, ge=99, description="Ways of dealing patients into groups that are looked at."
+    )
+    n_bootstrap: int = Field(2000, ge=100, description="Draws for the intervals of differences.")
+
+
 class ComputeSettings(Section):
     """The machine. Never part of a fingerprint; networks round as the device does."""
 
@@ -231,6 +250,7 @@ class Settings(Section):
     embedding: EmbeddingSettings = EmbeddingSettings()
     clusters: ClusterSettings = ClusterSettings()
     overlay: OverlaySettings = OverlaySettings()
+    report: ReportSettings = ReportSettings()
     compute: ComputeSettings = ComputeSettings()
 
     @model_validator(mode="after")

@@ -67,14 +67,14 @@ def run(
     on: On = "local",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N slides.")] = None,
 ) -> None:
-    """Slides to nuclei, embeddings, clusters and overlays. Resumable."""
+    """Slides to nuclei, embeddings, clusters, overlays and a report. Resumable."""
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.machines import load_machine
     from pipelines.run import run_cohort
 
     settings = _settings(config, set_)
     result = run_cohort(list_slides(slides)[:limit], out, settings, load_machine(on))
-    _say_results(result.folder.root, len(result.failures))
+    _say_results(result.folder.root, len(result.failures), result.report)
     raise typer.Exit(result.exit_code)
 
 
@@ -99,8 +99,27 @@ def cluster(
     settings = _settings(config, overrides, base)
     refuse_cell_settings(settings)
     result = cluster_again(out, settings, load_machine(on))
-    _say_results(result.folder.root, len(result.failures))
+    _say_results(result.folder.root, len(result.failures), result.report)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def report(
+    out: Finished,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="CSV with slide_id and/or patient, and group, site or scanner."),
+    ] = None,
+    config: ConfigFiles = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Write the cohort report of a finished run: report.html."""
+    from pipelines.report import report_again
+    from pipelines.run import refuse_cell_settings, settings_of_last_clusters
+
+    settings = _settings(config, set_, settings_of_last_clusters(out))
+    refuse_cell_settings(settings)
+    typer.echo(report_again(out, settings, groups))
 
 
 @app.command()
@@ -266,8 +285,10 @@ def _settings(
     return load_settings([find_config(file) for file in files], overrides, base)
 
 
-def _say_results(root: Path, n_failures: int) -> None:
+def _say_results(root: Path, n_failures: int, report: Path | None) -> None:
     typer.echo(f"Results in {root}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
+    if report:
+        typer.echo(f"Report: {report}")
     if n_failures:
         typer.echo(f"{n_failures} failed; see {root / 'failures.csv'}", err=True)
 

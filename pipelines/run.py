@@ -28,6 +28,7 @@ from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.progress import Progress
+from pipelines.report import report_safely
 from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
 
@@ -43,6 +44,7 @@ class RunResult:
 
     folder: OutputFolder
     failures: tuple[Failure, ...]
+    report: Path | None = None
 
     @property
     def exit_code(self) -> int:
@@ -73,7 +75,8 @@ def run_cohort(
         with Progress(len(sources)) as progress:
             failures = run.run(sources, executor, progress)
         failures += finish_cohort(folder, settings, executor, failures, began)
-    return RunResult(folder, tuple(failures))
+        report = report_safely(folder, settings)
+    return RunResult(folder, tuple(failures), report)
 
 
 def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> RunResult:
@@ -93,7 +96,8 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
     before = earlier_failures(folder)
     with exclusive(folder.root), open_executor(machine) as executor:
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
-    return RunResult(folder, tuple(failures))
+        report = report_safely(folder, settings)
+    return RunResult(folder, tuple(failures), report)
 
 
 def settings_of_last_clusters(out: Path) -> dict[str, Any]:

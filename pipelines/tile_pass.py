@@ -100,11 +100,19 @@ def _crops(
     for row in missing:
         left, top, side, _ = (int(value) for value in windows[row])
         box = Box(left + tile.read.left, top + tile.read.top, side, side)
-        seen = box.clipped(extent)
-        again = view.reader.read(seen, view.grid)
-        window = np.array([[box.left - seen.left, box.top - seen.top, side, side]])
-        crops[row] = cut_crops(again, window, size_px)[0]
+        crops[row] = read_crop(view.reader, view.grid, box, size_px)
     return crops, len(missing)
+
+
+def read_crop(reader: SlideReader, grid: PixelGrid, window: Box, size_px: int) -> ByteArray:
+    """The crop (size_px, size_px, 3) uint8 of one ``window`` in grid pixels, from the slide."""
+    seen = window.clipped(grid.extent)
+    rgb = reader.read(seen, grid)
+    place = np.array(
+        [[window.left - seen.left, window.top - seen.top, window.width, window.height]]
+    )
+    crop: ByteArray = cut_crops(rgb, place, size_px)[0]
+    return crop
 
 
 def _local(read: Box) -> Box:

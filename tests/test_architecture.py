@@ -21,7 +21,7 @@ FOLDERS = sorted({file.parent for file in FILES})
 LIBRARY_FILES = [f for f in FILES if f.is_relative_to(LIBRARY)]
 
 STAGES = {"slides", "tiles", "nuclei", "crops", "embeddings", "clusters", "outputs"}
-STAGES |= {"datasets", "training", "evaluation", "baselines"}
+STAGES |= {"cohort", "datasets", "training", "evaluation", "baselines"}
 STAGE_FILES = [f for f in LIBRARY_FILES if f.relative_to(LIBRARY).parts[0] in STAGES]
 VOCABULARY_FILES = [f for f in LIBRARY_FILES if f not in STAGE_FILES]
 

@@ -16,7 +16,7 @@ from ccrl_wsi.records import Outlines
 from ccrl_wsi.store import layout
 from ccrl_wsi.store.encoding import Node, open_root
 from ccrl_wsi.store.seal import is_sealed
-from ccrl_wsi.store.shapes import iterate_outlines
+from ccrl_wsi.store.shapes import iterate_outlines, read_outlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,10 @@ class SlideStore:
         """Centroids (n, 2) float64 in level-0 pixels."""
         rows: FloatArray = self._table["obsm/spatial"][start:stop]
         return rows
+
+    def outlines(self, rows: IntArray) -> Outlines:
+        """Outlines of the ascending ``rows``, in level-0 pixels."""
+        return read_outlines(self.path / layout.PARQUET, rows)
 
     def crops(self, start: int = 0, stop: int | None = None) -> ByteArray:
         """Crops (n, side, side, 3) uint8.

@@ -92,6 +92,21 @@ def iterate_polygons(path: Path, n_rows: int) -> Iterator[AnyArray]:
             yield shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False))
 
 
+def read_outlines(path: Path, rows: IntArray) -> Outlines:
+    """Outlines of the ascending ``rows``. Reads only the row groups it needs."""
+    found = [Outlines.concat([])]
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        edges = np.concatenate([[0], np.cumsum(sizes)])
+        places = np.searchsorted(rows, edges)
+        for group, (first, last) in enumerate(zip(places[:-1], places[1:], strict=True)):
+            if last > first:
+                column = file.read_row_group(group, columns=["geometry"]).column(0)
+                wkb = column.take(pa.array(rows[first:last] - edges[group])).to_numpy()
+                found.append(from_polygons(shapely.from_wkb(wkb)))
+    return Outlines.concat(found)
+
+
 def read_cell_ids(path: Path) -> IntArray:
     """The index of the file: (n,) int64."""
     ids: IntArray = pq.read_table(path, columns=["cell_id"]).column(0).to_numpy()

@@ -19,6 +19,7 @@ SMOKE = (
     "clusters.k=3",
     "clusters.n_init=2",
     "embedding.encoder=morphology",
+    "report.make=false",
 )
 
 

@@ -1,0 +1,1 @@
+"""Cohort: what the compositions of slides and patients say, as numbers."""

@@ -1,0 +1,104 @@
+"""What figures say, in words: numbers to the sentences beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ccrl_wsi.report_content import ClusterCard, MeasurementSummary
+
+_WORDS = {
+    "area_um2": ("small", "large"),
+    "eccentricity": ("round", "elongated"),
+    "solidity": ("irregular outline", "smooth outline"),
+    "haematoxylin_mean": ("pale", "dark"),
+    "eosin_around": ("little eosin around", "much eosin around"),
+    "haematoxylin_around": ("", "much haematoxylin around"),
+    "contrast": ("smooth inside", "grainy inside"),
+}
+"""By measurement: what a cluster is called whose median is below or above the middle half of all
+cells."""
+
+
+def traits_in_words(card: ClusterCard) -> list[str]:
+    """Such as ``large`` and ``dark``: where the median leaves the middle half of all cells."""
+    found = []
+    for measurement in card.measurements:
+        low, high = _WORDS.get(measurement.name, ("", ""))
+        word = ""
+        if measurement.median < measurement.cohort[0]:
+            word = low
+        elif measurement.median > measurement.cohort[2]:
+            word = high
+        if word:
+            found.append(word)
+    return found
+
+
+def number(value: float) -> str:
+    """The digits that matter, with thousands apart: 1,234; 56.7; 0.89; 0.065."""
+    if value != value:
+        return "–"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100 or value == int(value):
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
+def percent(share: float) -> str:
+    """A share as people say it."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def p_text(p: float) -> str:
+    """A p-value as journals print it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """``1 slide``, ``2 slides``, ``1,000 slides``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Names of ``most`` characters at most, cut in the middle, all different."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        head = most // 2
+        short = name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}"
+        number_of_it = 2
+        unique = short
+        while unique in taken:
+            unique = f"{short} ({number_of_it})"
+            number_of_it += 1
+        taken.add(unique)
+        found.append(unique)
+    return found
+
+
+def unit_of(measurement: MeasurementSummary) -> str:
+    """The unit as it is printed."""
+    return measurement.unit.replace("um2", "µm²").replace("um", "µm").replace("^2", "²")

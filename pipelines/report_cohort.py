@@ -1,0 +1,209 @@
+"""What a report says of the cohort: compositions, groups, scanner and site, labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.clusters.batch_effect import predictability
+from ccrl_wsi.cohort.group_differences import MIN_PATIENTS, compare_groups
+from ccrl_wsi.cohort.log_ratio import centred_log_ratio
+from ccrl_wsi.cohort.ordination import principal_components, tree_of
+from ccrl_wsi.cohort.patients import Pooled, pool_patients
+from ccrl_wsi.cohort.slide_traits import Traits
+from ccrl_wsi.config import Settings
+from ccrl_wsi.evaluation.clustering_scores import score_clusters
+from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
+from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.store import telling_damage
+from pipelines.report_slides import OpenReportSlide
+
+MOST_GROUPS = 5
+"""More give so many pairs that none of them says anything."""
+
+CELLS_OF_MEANS = 2000
+"""Of each slide; the mean of more is hardly another."""
+
+
+def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
+    """Of the slides that have cells with clusters; None if there are none."""
+    own = tuple(slide for slide in slides if slide.counts and sum(slide.counts))
+    if not own:
+        return None
+    counts = np.array([slide.counts for slide in own], np.int64)
+    ratios = centred_log_ratio(counts)
+    pooled = _pool(own, counts)
+    is_pooled = len(pooled.names) < len(own) or any(slide.patient for slide in own)
+    # Clusters are compared by how they vary from slide to slide, not by how large they are.
+    vary = (ratios - ratios.mean(axis=0)).T
+    return Compositions(
+        slides=own,
+        ratios=ratios,
+        patients=pooled.names if is_pooled else (),
+        patient_counts=pooled.counts,
+        slide_tree=tree_of(ratios),
+        patient_tree=tree_of(centred_log_ratio(pooled.counts)),
+        cluster_tree=tree_of(vary),
+        components=principal_components(ratios),
+    )
+
+
+def compare_all_groups(found: Compositions, settings: Settings) -> Groups | None:
+    """Every two groups of patients; None where no slide has a group."""
+    if not any(slide.group for slide in found.slides):
+        return None
+    counts = np.array([slide.counts for slide in found.slides], np.int64)
+    pooled = _pool(found.slides, counts)
+    names = sorted({slide.group for slide in found.slides if slide.group})
+    sentences = _group_sentences(found.slides, pooled, names)
+    groups = np.array(pooled.groups, object)
+    ratios = centred_log_ratio(pooled.counts)
+    comparisons = []
+    for first, second in combinations(names, 2) if len(names) <= MOST_GROUPS else ():
+        own = (groups == first) | (groups == second)
+        compared = compare_groups(
+            ratios[own],
+            (groups == second)[own],
+            (first, second),
+            n_permutations=settings.report.n_permutations,
+            n_bootstrap=settings.report.n_bootstrap,
+            rng=rng_for(settings.seed, "group differences", first, second),
+        )
+        if compared is None:
+            sentences.append(
+                f"{first} and {second} cannot be compared: each needs {MIN_PATIENTS} patients at "
+                f"least, they have {int((groups == first).sum())} and "
+                f"{int((groups == second).sum())}."
+            )
+        else:
+            comparisons.append(compared)
+    return Groups(tuple(comparisons), tuple(sentences))
+
+
+def find_batch_effects(
+    found: Compositions,
+    traits: Mapping[str, Traits],
+    vendors: Mapping[str, str],
+    means: FloatArray | None,
+    seed: int,
+) -> tuple[BatchFinding, ...]:
+    """How well site and scanner are told from compositions and from mean embeddings.
+
+    Parameters
+    ----------
+    vendors
+        The file format of each slide, which stands for the scanner where nothing else is known.
+    means
+        (n, d) mean embedding of each slide of ``found``; None where slides are centred, which
+        makes them all alike.
+    """
+    ids = [slide.slide_id for slide in found.slides]
+    asked: dict[str, list[str | None]] = {
+        "site": [traits[name].site for name in ids],
+        "scanner": [traits[name].scanner for name in ids],
+        "file format (scanner's vendor)": [vendors[name] for name in ids],
+    }
+    if any(asked["scanner"]):
+        del asked["file format (scanner's vendor)"]
+    findings = []
+    for trait, values in asked.items():
+        if len({value for value in values if value}) < 2:
+            continue
+        findings.append(_batch_finding(trait, "composition", found.ratios, values, seed))
+        if means is not None and findings[-1].score is not None:
+            findings.append(_batch_finding(trait, "mean embedding", means, values, seed))
+    return tuple(findings)
+
+
+def mean_embeddings(
+    found: Compositions, slides: Sequence[OpenReportSlide], seed: int
+) -> FloatArray:
+    """Mean embedding (n, d) of some cells of each slide of ``found``."""
+    stores = {slide.entry.slide_id: slide.store for slide in slides}
+    means = []
+    for name in (slide.slide_id for slide in found.slides):
+        store = stores[name]
+        rng = rng_for(seed, "mean embedding", name)
+        n = min(store.n_cells, CELLS_OF_MEANS)
+        with telling_damage(store.path):
+            rows = np.sort(rng.choice(store.n_cells, n, replace=False))
+            means.append(store.embedding_rows(rows).mean(axis=0, dtype=np.float64))
+    return np.stack(means)
+
+
+def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | None:
+    """Labels from QuPath against clusters; None where no cell has a label."""
+    labels: list[FloatArray] = []
+    clusters: list[IntArray] = []
+    for slide in slides:
+        if slide.entry.counts is None or not slide.store.has_labels:
+            continue
+        with telling_damage(slide.store.path):
+            codes, cluster = slide.store.obs("label"), slide.store.obs("cluster")
+            names = np.array(slide.store.categories("label"), object)
+        both = (codes >= 0) & (cluster >= 0)
+        labels.append(names[codes[both]])
+        clusters.append(cluster[both])
+    if not sum(map(len, labels)):
+        return None
+    label, cluster = np.concatenate(labels).astype(str), np.concatenate(clusters)
+    names, codes = np.unique(label, return_inverse=True)
+    counts = np.bincount(codes * k + cluster, minlength=len(names) * k).reshape(-1, k)
+    agreement = score_clusters(cluster, codes).ami
+    return LabelTable(tuple(str(name) for name in names), counts, agreement)
+
+
+def _pool(slides: Sequence[ReportSlide], counts: IntArray) -> Pooled:
+    ids = [slide.slide_id for slide in slides]
+    titles = dict(zip(ids, (slide.title for slide in slides), strict=True))
+    return pool_patients(
+        [titles[name] for name in ids],
+        [slide.patient for slide in slides],
+        [slide.group for slide in slides],
+        counts,
+    )
+
+
+def _group_sentences(
+    slides: Sequence[ReportSlide], pooled: Pooled, names: Sequence[str]
+) -> list[str]:
+    sentences = []
+    if any(slide.patient is None for slide in slides):
+        sentences.append(
+            "Slides without a named patient count as one patient each. If some are of the same "
+            "patient, differences look surer than they are: name patients."
+        )
+    if pooled.in_several:
+        sentences.append(
+            f"Left out, because their slides are of several groups: {', '.join(pooled.in_several)}."
+        )
+    unknown = sum(1 for slide in slides if not slide.group)
+    if unknown:
+        sentences.append(f"{unknown} of {len(slides)} slides have no group and are left out.")
+    if len(names) == 1:
+        sentences.append(f"All slides with a group are of {names[0]}: there is nothing to compare.")
+    if len(names) > MOST_GROUPS:
+        sentences.append(
+            f"There are {len(names)} groups; at most {MOST_GROUPS} are compared. Put some together."
+        )
+    return sentences
+
+
+def _batch_finding(
+    trait: str, source: str, numbers: FloatArray, values: Sequence[str | None], seed: int
+) -> BatchFinding:
+    found = predictability(numbers, values, None, seed)
+    if math.isnan(found.balanced_accuracy):
+        return BatchFinding(trait, source, None, None, found.note)
+    if found.p_value <= 0.05:
+        verdict = (
+            f"It can be told (p = {found.p_value:.2f}): clusters depend on it, or the patients do."
+        )
+    else:
+        verdict = f"It cannot be told (p = {found.p_value:.2f})."
+    sentence = " ".join(part for part in (verdict, found.note) if part)
+    return BatchFinding(trait, source, found.balanced_accuracy, found.chance, sentence)

@@ -1,0 +1,98 @@
+"""What a report says of the run itself: facts, failures, times, settings and versions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ccrl_wsi.errors import StoreError
+from ccrl_wsi.outputs.report.words import number
+from ccrl_wsi.provenance import versions
+from ccrl_wsi.report_content import Overview, ReportFailure
+from pipelines.jobs import Failure
+from pipelines.output_folder import OutputFolder, read_json
+from pipelines.state import SlideState
+
+STAGES = {
+    "load": "loading networks",
+    "read": "reading pixels",
+    "segment": "finding nuclei",
+    "outline": "tracing outlines",
+    "measure": "measuring",
+    "crop": "cutting crops",
+    "embed": "embedding",
+    "write": "writing parts",
+}
+"""Names for people, in the order of the work."""
+
+
+def find_overview(
+    folder: OutputFolder, states: Sequence[SlideState], failures: Sequence[Failure], k: int
+) -> Overview:
+    """The run in short. ``k`` is the number of clusters, 0 where there are none."""
+    run = read_json(folder.run_file)
+    last = _if_there(folder.table("run_report.json"))
+    seconds: dict[str, float] = {}
+    for state in states:
+        for stage, value in state.tally.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+    late = _if_there(folder.table("cluster_settings.json"))
+    settings: dict[str, Any] = {"cells": run["cells"], "models": run["models"], **late}
+    made_with: Mapping[str, str] = last.get("versions", versions())
+    return Overview(
+        facts=_facts(states, failures, k),
+        models=(str(run["models"]["segmenter"]), str(run["models"]["encoder_name"])),
+        failures=tuple(
+            ReportFailure(f.slide_id, Path(f.path).name, _where(f), f.message) for f in failures
+        ),
+        stage_seconds=tuple((STAGES[s], seconds[s]) for s in STAGES if s in seconds),
+        run_seconds=last.get("seconds"),
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        versions=tuple(sorted(made_with.items())),
+    )
+
+
+def read_failures(folder: OutputFolder) -> list[Failure]:
+    """What failures.csv says; nothing if there is none."""
+    path = folder.table("failures.csv")
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Failure(**row) for row in csv.DictReader(file)]
+
+
+def _facts(
+    states: Sequence[SlideState], failures: Sequence[Failure], k: int
+) -> tuple[tuple[str, str], ...]:
+    area = sum(state.tissue_mm2 for state in states)
+    n_cells = sum(state.tally.n_cells for state in states)
+    patients = {state.patient for state in states if state.patient}
+    facts = [("slides", f"{len(states):,}")]
+    facts += [("patients", f"{len(patients):,}")] if patients else []
+    facts += [
+        ("nuclei", f"{n_cells:,}"),
+        ("mm² of tissue", number(area)),
+        ("nuclei per mm²", number(n_cells / area) if area > 0 else "–"),
+    ]
+    facts += [("clusters", str(k))] if k else []
+    facts += [("failed", f"{len(failures):,}")] if failures else []
+    warnings = sum(len(state.warnings) for state in states)
+    facts += [("warnings", f"{warnings:,}")] if warnings else []
+    return tuple(facts)
+
+
+def _where(failure: Failure) -> str:
+    return " ".join(part for part in (failure.stage, failure.where) if part)
+
+
+def _if_there(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) if path.is_file() else {}
+    except StoreError:
+        return {}

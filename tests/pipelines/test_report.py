@@ -1,0 +1,226 @@
+"""The report of real runs on drawn slides: made by run and cluster, never in their way."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.slides.pyramid import write_pyramid
+from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.store import open_store
+from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
+from pipelines import report as report_module
+from pipelines.machines import LocalMachine, SerialMachine
+from pipelines.output_folder import open_output
+from pipelines.report import gather, make_report, report_again
+from pipelines.report_crops import crops_of
+from pipelines.report_slides import open_slides, titles_of
+from pipelines.resolved_settings import resolved
+from pipelines.run import cluster_again, run_cohort
+from pipelines.state import load_states
+from tests.pipelines.conftest import SMOKE
+
+SETTINGS = [s for s in SMOKE if not s.startswith("report.")]
+SERIAL = SerialMachine()
+
+
+def settings(*more):
+    return resolved(load_settings(overrides=[*SETTINGS, "report.n_permutations=200", *more]))
+
+
+def without_times(html):
+    return re.sub(r'<(span|div) class="time">.*?</\1>', "", html, flags=re.DOTALL)
+
+
+def data_of(html):
+    found = re.search(r'id="report-data">(.*?)</script>', html, flags=re.DOTALL)
+    return json.loads(found.group(1))
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """Four drawn slides, one of them without tissue, and one that is none."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for number in range(3):
+        spec = DrawnSlideSpec(width_px=420, height_px=380, mpp=0.5, n_nuclei=70, seed=number)
+        write_pyramid(folder / f"drawn{number}.tif", draw_slide(spec).rgb, 0.5)
+    write_pyramid(folder / "empty.tif", np.full((300, 300, 3), 255, np.uint8), 0.5)
+    (folder / "broken.tif").write_bytes(b"this is not a slide" * 50)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(slides, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    result = run_cohort(list_slides([str(slides)]), out, settings(), SERIAL)
+    assert result.exit_code == 1
+    assert result.report == out.resolve() / "report.html"
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_run_writes_a_report_with_all_its_parts(finished):
+    html = (finished / "report.html").read_text()
+    targets = {item["target_id"] for item in data_of(html)["figures"]}
+    assert targets == {"slide-bars", "density-bars", "heat", "components", "neighbours"}
+    for words in ("drawn0.tif", "empty.tif", "no tissue found", "broken.tif", "is not a slide"):
+        assert words in html
+    assert html.count('class="card"') == 3
+    assert html.count('class="slide"') == 4
+    assert "overlays/drawn1.geojson.gz" in html
+
+
+def test_shares_in_the_report_are_those_of_the_stores(finished):
+    content = gather(open_output(finished), settings())
+    for slide in content.slides:
+        cluster = open_store(finished / "slides" / f"{slide.slide_id}.zarr").obs("cluster")
+        assert slide.counts == tuple(np.bincount(cluster, minlength=3))
+    assert sum(card.n_cells for card in content.cards) == sum(s.n_cells for s in content.slides)
+    assert sum(card.fraction for card in content.cards) == pytest.approx(1)
+
+
+def test_dask_writes_the_same_report(slides, finished, tmp_path):
+    run_cohort(list_slides([str(slides)]), tmp_path, settings(), LocalMachine(workers=2))
+    one, other = ((out / "report.html").read_text() for out in (finished, tmp_path))
+    assert without_times(one) == without_times(other)
+
+
+def test_cluster_writes_the_report_anew(copy):
+    result = cluster_again(copy, settings("clusters.k=4"), SERIAL)
+    assert (copy / "report.html").read_text().count('class="card"') == 4
+    assert result.report is not None
+
+
+def test_a_chosen_number_of_clusters_shows_its_curve(copy):
+    cluster_again(copy, settings("clusters.k=auto", "clusters.auto.resamples=2"), SERIAL)
+    targets = [item["target_id"] for item in data_of((copy / "report.html").read_text())["figures"]]
+    assert "curve" in targets
+
+
+def test_no_report_is_made_where_none_is_wanted(copy):
+    (copy / "report.html").unlink()
+    assert cluster_again(copy, settings("report.make=false"), SERIAL).report is None
+    assert not (copy / "report.html").exists()
+
+
+def test_a_report_that_fails_loses_nothing(copy, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(report_module, "render_report", fail)
+    before = (copy / "report.html").read_bytes()
+    result = cluster_again(copy, settings("clusters.k=2"), SERIAL)
+    assert result.exit_code == 0
+    assert result.report is None
+    assert "no ink" in caplog.text
+    assert "ccrl-wsi report" in caplog.text
+    assert (copy / "report.html").read_bytes() == before
+    assert (copy / "composition.csv").is_file()
+
+
+def test_groups_come_from_a_table_and_are_remembered(copy, tmp_path):
+    table = tmp_path / "cohort.csv"
+    table.write_text(
+        "slide_id,patient,group,site\n"
+        "drawn0,p<0>,ill,A\ndrawn1.tif,p1,well,B\ndrawn2,p2,ill,A\nother,p9,ill,C\n"
+    )
+    report_again(copy, settings(), table)
+    html = (copy / "report.html").read_text()
+    assert "names slides that this run does not have: other." in html
+    assert "p&lt;0&gt;" in html
+    assert "ill and well cannot be compared: each needs 2 patients at least" in html
+    assert "patient-bars" in {item["target_id"] for item in data_of(html)["figures"]}
+    assert "Scanner and site" in html
+    cluster_again(copy, settings("clusters.k=2"), SERIAL)
+    assert "ill and well cannot be compared" in (copy / "report.html").read_text()
+
+
+def test_a_bad_table_is_refused_and_changes_nothing(copy, tmp_path):
+    table = tmp_path / "cohort.csv"
+    table.write_text("name\nx\n")
+    with pytest.raises(ConfigError, match="slide_id or patient"):
+        report_again(copy, settings(), table)
+    assert not (copy / "groups.csv").exists()
+
+
+def test_other_clusters_are_refused(finished):
+    with pytest.raises(ConfigError, match=r"clusters\.k"):
+        report_again(finished, settings("clusters.k=4"), None)
+
+
+def test_a_slide_that_is_gone_is_told(slides, tmp_path):
+    moved = shutil.copytree(slides, tmp_path / "moved")
+    out = tmp_path / "out"
+    run_cohort(list_slides([str(moved / "drawn0.tif")]), out, settings(), SERIAL)
+    assert "not where" not in (out / "report.html").read_text()
+    shutil.copyfile(moved / "drawn1.tif", moved / "drawn0.tif")  # another slide, the same name
+    make_report(open_output(out), settings())
+    html = (out / "report.html").read_text()
+    assert "its file is not where it was, or has changed" in html
+    assert "Crops cannot be shown" in html
+
+
+def test_crops_are_those_the_encoder_saw(slides, tmp_path):
+    kept = settings("crops.keep=true", "report.make=false")
+    run_cohort(list_slides([str(slides / "drawn0.tif")]), tmp_path, kept, SERIAL)
+    folder = open_output(tmp_path)
+    states = load_states(folder)
+    titles = titles_of({state.slide_id: state.path for state in states})
+    opened, _ = open_slides(folder, states, titles, gather_traits(states), 3)
+    rows = np.arange(0, opened[0].store.n_cells, 3)
+    where = np.zeros(len(rows), int)
+    stored = crops_of(opened, where, rows, kept.slides)
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr("pipelines.report_crops._kept", lambda *_: None)
+        patch.setattr("pipelines.report_crops.SHOWN_PX", 32)
+        cut = crops_of(opened, where, rows, kept.slides)
+    assert stored.keys() == cut.keys()
+    assert len(cut) == len(rows)
+    error = [np.abs(stored[key].astype(float) - cut[key]).mean() for key in cut]
+    assert np.median(error) < 4
+    assert max(error) < 20
+
+
+def gather_traits(states):
+    from ccrl_wsi.cohort.slide_traits import Traits
+
+    return {state.slide_id: Traits(state.patient, state.group) for state in states}
+
+
+def test_too_many_clusters_leave_a_report_on_slides(copy):
+    shutil.rmtree(copy / "slides" / "drawn1.zarr")
+    result = cluster_again(copy, settings("clusters.k=30", "clusters.sample_in_all=8"), SERIAL)
+    assert any(failure.stage == "cluster" for failure in result.failures)
+    html = (copy / "report.html").read_text()
+    assert "drawn0.tif" in html
+
+
+def test_only_some_slides_are_shown_as_pictures(finished):
+    content = gather(open_output(finished), settings("report.slides_shown=2"))
+    assert len(content.pictures) == 2
+    assert not gather(open_output(finished), settings("report.slides_shown=0")).pictures
+
+
+@pytest.mark.parametrize(
+    ("paths", "titles"),
+    [
+        (["/a/b/x.svs"], ["x.svs"]),
+        (["/a/b/x.svs", "/a/b/y.svs"], ["x.svs", "y.svs"]),
+        (["/a/b/x.svs", "/a/c/x.svs"], ["b/x.svs", "c/x.svs"]),
+        (["/a/<script>alert(1)</script>.svs", "/a/y"], ["<script>alert(1)</script>.svs", "y"]),
+    ],
+)
+def test_slides_are_called_by_what_tells_them_apart(paths, titles):
+    found = titles_of({str(i): path for i, path in enumerate(paths)})
+    assert list(found.values()) == titles
