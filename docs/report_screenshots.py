@@ -30,7 +30,7 @@ PARTS = {
 
 WIDTH_PX = 1160
 SHOWN_WIDTH_PX = 860
-COLOURS = 96
+COLOURS = 160
 
 
 def main(out: Path, target: Path) -> None:
@@ -79,7 +79,9 @@ def _take(driver: Any, selector: str, at_most_px: int, path: Path) -> None:
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     small = (SHOWN_WIDTH_PX, round(picture.height * SHOWN_WIDTH_PX / picture.width))
-    picture = picture.resize(small, Image.Resampling.LANCZOS).quantize(COLOURS)
+    picture = picture.resize(small, Image.Resampling.LANCZOS)
+    # Small coloured things must keep their colours beside large pale ones.
+    picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
     picture.save(path, optimize=True)
     print(f"{path}: {small[0]} x {small[1]}, {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
 

@@ -160,4 +160,4 @@ def made_up_groups(compositions, name):
         n_bootstrap=100,
         rng=np.random.default_rng(0),
     )
-    return Groups((found,) if found else (), (f"A sentence on {name}.",))
+    return Groups((found,) if found else (), (f"{name}: two slides a patient.",))

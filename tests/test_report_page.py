@@ -20,8 +20,16 @@ from ccrl_wsi.outputs.report.cell_maps import (
 )
 from ccrl_wsi.outputs.report.composition_figures import heat_map, stacked_bars
 from ccrl_wsi.outputs.report.page import render_report, script_json
-from ccrl_wsi.outputs.report.words import count, duration, listed, number, percent, short_names
-from ccrl_wsi.report_content import ReportContent
+from ccrl_wsi.outputs.report.words import (
+    count,
+    duration,
+    listed,
+    number,
+    percent,
+    short_names,
+    traits_in_words,
+)
+from ccrl_wsi.report_content import MeasurementSummary, ReportContent
 from tests.report_examples import SCRIPT, made_up_overview, made_up_report
 
 MAX_MB = 20
@@ -242,6 +250,16 @@ def test_short_names_are_all_different(names, most):
     assert len(set(short)) == len(names)
     if len(set(names)) == len(names) and all(len(name) <= most for name in names):
         assert short == names
+
+
+def test_a_cluster_is_described_by_what_stands_out():
+    card = made_up_report(1, 2, n_crops=0).cards[0]
+    assert traits_in_words(card) == "large"
+    dark = MeasurementSummary("haematoxylin_mean", "OD", 0.8, 0.9, 1.0, (0.3, 0.4, 0.5))
+    pink = MeasurementSummary("eosin_around", "OD", 0.1, 0.1, 0.1, (0.2, 0.4, 0.5))
+    found = traits_in_words(replace(card, measurements=(*card.measurements, dark, pink)))
+    assert found == "large and dark, with little eosin around"
+    assert traits_in_words(replace(card, measurements=card.measurements[1:])) == ""
 
 
 @pytest.mark.parametrize(

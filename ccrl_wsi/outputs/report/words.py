@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ccrl_wsi.report_content import ClusterCard, MeasurementSummary
 
-_WORDS = {
+_IS = {
     "area_um2": ("small", "large"),
     "eccentricity": ("round", "elongated"),
-    "solidity": ("irregular outline", "smooth outline"),
     "haematoxylin_mean": ("pale", "dark"),
-    "eosin_around": ("little eosin around", "much eosin around"),
-    "haematoxylin_around": ("", "much haematoxylin around"),
-    "contrast": ("smooth inside", "grainy inside"),
 }
-"""By measurement: what a cluster is called whose median is below or above the middle half of all
+_HAS = {
+    "solidity": ("an irregular outline", "a smooth outline"),
+    "contrast": ("a smooth texture", "a grainy texture"),
+    "haematoxylin_around": ("little haematoxylin around", "much haematoxylin around"),
+    "eosin_around": ("little eosin around", "much eosin around"),
+}
+"""By measurement: what a cluster is, or has, whose median is below or above the middle half of all
 cells."""
 
 
-def traits_in_words(card: ClusterCard) -> list[str]:
-    """Such as ``large`` and ``dark``: where the median leaves the middle half of all cells."""
+def traits_in_words(card: ClusterCard) -> str:
+    """Such as ``large and dark, with much eosin around``; empty where nothing stands out."""
+    is_what = listed(_said(card, _IS))
+    has_what = listed(_said(card, _HAS))
+    return ", ".join(part for part in (is_what, has_what and f"with {has_what}") if part)
+
+
+def _said(card: ClusterCard, words: Mapping[str, tuple[str, str]]) -> list[str]:
     found = []
     for measurement in card.measurements:
-        low, high = _WORDS.get(measurement.name, ("", ""))
-        word = ""
+        low, high = words.get(measurement.name, ("", ""))
         if measurement.median < measurement.cohort[0]:
-            word = low
+            found.append(low)
         elif measurement.median > measurement.cohort[2]:
-            word = high
-        if word:
-            found.append(word)
-    return found
+            found.append(high)
+    return [word for word in found if word]
 
 
 def number(value: float) -> str:
