@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
@@ -46,22 +47,28 @@ def main() -> None:
     rgb = np.asarray(Image.open(given.image or find_demo_image()).convert("RGB"))[:1000, :1000]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
     print(f"{torch.get_num_threads()} threads; {rgb.shape[1]} x {rgb.shape[0]} px\n")
-    print("| segmenter | nuclei | segmentation, s | with outlines, measurements, crops, s |")
-    print("|---|---|---|---|")
+    print(
+        "| segmenter | nuclei | segmentation, s | with outlines, measurements, crops, s | GFLOP |"
+    )
+    print("|---|---|---|---|---|")
     rows = {name: _row(name, rgb) for name in ("compact", "watershed")}
     if given.hovernet:
-        seconds = _hovernet_seconds(rgb)
-        print(f"| hovernet_fast, network alone | | {seconds:.1f} | |")
-        print(f"\nhovernet_fast / compact: {seconds / rows['compact']:.0f}")
+        seconds, gflop = _hovernet_cost(rgb)
+        print(f"| hovernet_fast, network alone | | {seconds:.1f} | | {gflop:.0f} |")
+        own_seconds, own_gflop = rows["compact"]
+        print(f"\nhovernet_fast / compact: {seconds / own_seconds:.0f} times the seconds, ", end="")
+        print(f"{gflop / own_gflop:.0f} times the arithmetic")
 
 
-def _row(name: str, rgb: ByteArray) -> float:
+def _row(name: str, rgb: ByteArray) -> tuple[float, float]:
+    """Print a row; seconds of segmentation alone, and GFLOP of its network."""
     segmenter = make_segmenter(NucleiSettings(segmenter=name), "auto")
     n = segmenter(rgb, MPP).n_nuclei
     alone = _least_seconds(lambda: segmenter(rgb, MPP))
     whole = _least_seconds(lambda: _everything(segmenter, rgb))
-    print(f"| {name} | {n} | {alone:.2f} | {whole:.2f} |", flush=True)
-    return alone
+    gflop = _gflop(lambda: segmenter(rgb, MPP))
+    print(f"| {name} | {n} | {alone:.2f} | {whole:.2f} | {gflop:.0f} |", flush=True)
+    return alone, gflop
 
 
 def _everything(segmenter: Segmenter, rgb: ByteArray) -> None:
@@ -71,7 +78,7 @@ def _everything(segmenter: Segmenter, rgb: ByteArray) -> None:
     cut_crops(rgb, crop_windows(regions.boxes, 2.0), 32)
 
 
-def _hovernet_seconds(rgb: ByteArray) -> float:
+def _hovernet_cost(rgb: ByteArray) -> tuple[float, float]:
     from ccrl_wsi.nuclei.hovernet import build_hovernet
 
     network = build_hovernet("hovernet_fast-pannuke")[0].eval()
@@ -82,7 +89,13 @@ def _hovernet_seconds(rgb: ByteArray) -> float:
             network(patch)
 
     n_patches = int(np.prod([-(-side // STRIDE_PX) for side in rgb.shape[:2]]))
-    return n_patches * _least_seconds(once)
+    return n_patches * _least_seconds(once), n_patches * _gflop(once)
+
+
+def _gflop(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
 
 
 def _least_seconds(work: Callable[[], object]) -> float:
