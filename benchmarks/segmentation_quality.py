@@ -42,6 +42,7 @@ from ccrl_wsi.datasets.monuseg import read_monuseg
 from ccrl_wsi.datasets.tnbc import read_tnbc
 from ccrl_wsi.evaluation.segmentation_scores import SegmentationScores, score_segmentation
 from ccrl_wsi.interfaces import Segmenter
+from ccrl_wsi.nuclei.regions import of_plausible_size
 from ccrl_wsi.nuclei.segmenters import make_segmenter
 
 HOVERNET_ON_CONSEP = {"dice": 0.853, "aji": 0.600, "pq": 0.548}
@@ -93,12 +94,7 @@ def _score_all(
 
 
 def _segment(segmenter: Segmenter, settings: NucleiSettings, image: LabelledImage) -> IntArray:
-    labels = segmenter(image.rgb, image.mpp).labels
-    area_um2 = np.bincount(labels.ravel()) * image.mpp**2
-    keep = (area_um2 >= settings.min_area_um2) & (area_um2 <= settings.max_area_um2)
-    keep[0] = False
-    kept: IntArray = np.where(keep[labels], labels, 0)
-    return kept
+    return of_plausible_size(segmenter(image.rgb, image.mpp).labels, image.mpp, settings)
 
 
 def _row(title: str, scores: FloatArray, seconds_per_mm2: float) -> str:

@@ -3,8 +3,8 @@
     python benchmarks/segmenter_pictures.py --slides A.svs B.svs [-o docs] [--segmenter compact]
 
 For the H&E image that tiatoolbox brings along and for each slide: the image is cut into squares of
-320 px at 0.25 um per pixel, of which at most 60 are looked at, drawn by name; those with tissue
-and at least ten nuclei are ordered by the mean probability of their nuclei. The picture shows the
+320 px at 0.25 um per pixel, of which at most 60 are looked at, drawn by name; those with at least
+ten nuclei are ordered by the mean probability of their nuclei. The picture shows the
 two highest and the two lowest, nuclei below 0.65 in orange. Nobody chooses.
 """
 
@@ -51,6 +51,9 @@ def main() -> None:
     for name, reader in _readers(given.slides, settings):
         squares = sorted(_squares(name, reader, segmenter, settings), key=lambda s: -s[0])
         chosen = [*squares[:2], *squares[-2:]] if len(squares) > 3 else squares
+        if not chosen:
+            print(f"{name}: no square with {LEAST_NUCLEI} nuclei")
+            continue
         for probability, _ in chosen:
             print(f"{name}: mean probability {probability:.3f}")
         picture = Image.fromarray(_beside([picture for _, picture in chosen]))

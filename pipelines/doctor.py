@@ -189,7 +189,8 @@ def check_segmenters() -> Check:
             "compact: not usable",
             f"{BUNDLED} is missing or damaged: install ccrl-wsi again.",
         )
-    licences = "; ".join(source["licence"] for source in header.training["data"])
+    data = header.training.get("data", ())
+    licences = "; ".join(source.get("licence", "not said") for source in data)
     return Check("Segmenters", "ok", f"compact, {header.mpp:g} um per pixel (licences: {licences})")
 
 

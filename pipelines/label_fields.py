@@ -20,6 +20,8 @@ from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.geometry import Box
 from ccrl_wsi.interfaces import Segmenter, SlideReader
 from ccrl_wsi.nuclei.compact import CompactSegmenter
+from ccrl_wsi.nuclei.regions import of_plausible_size
+from ccrl_wsi.nuclei.segmenters import check_segmenter
 from ccrl_wsi.records import Segmentation, SlideSource
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.slides.openslide_reader import open_slide
@@ -60,11 +62,12 @@ def label_fields(
         If the segmenter cannot be had or the folder cannot be written.
     """
     check_writable(out)
-    segmenter = segmenter_of(settings)
+    check_segmenter(settings.nuclei, settings.tiles.mpp)
+    segmenter_of(settings)
     n_fields, problems = 0, []
     for source in sources:
         try:
-            written = _label_slide(source, out, plan, segmenter, settings)
+            written = _label_slide(source, out, plan, settings)
         except CcrlError as error:
             log.error("%s: %s", source.path, error)
             problems.append(f"{source.path}: {error}")
@@ -74,9 +77,7 @@ def label_fields(
     return n_fields, problems
 
 
-def _label_slide(
-    source: SlideSource, out: Path, plan: FieldPlan, segmenter: Segmenter, settings: Settings
-) -> int:
+def _label_slide(source: SlideSource, out: Path, plan: FieldPlan, settings: Settings) -> int:
     reader = open_slide(source, settings.slides)
     try:
         view = _view(reader, settings)
@@ -86,15 +87,24 @@ def _label_slide(
                 f"no place is half tissue over {plan.side_px} px. Lower --side or see the tissue "
                 "settings."
             )
-        for box in boxes:
-            name = f"{source.slide_id}__{box.left}_{box.top}"
-            rgb, labels, unsure = _label(box, view, segmenter, settings)
-            _write(out / "images" / f"{name}.png", rgb[..., ::-1])
-            _write(out / "labels" / f"{name}.png", labels.astype(np.uint16))
-            _write(out / "unsure" / f"{name}.png", unsure)
-        return len(boxes)
+        return sum(_write_field(source, box, out, view, settings) for box in boxes)
     finally:
         reader.close()
+
+
+def _write_field(
+    source: SlideSource, box: Box, out: Path, view: SlideView, settings: Settings
+) -> bool:
+    """Write a field, unless it is there: somebody may have corrected it."""
+    name = f"{source.slide_id}__{box.left}_{box.top}.png"
+    if (out / "images" / name).exists():
+        log.info("%s is there already and stays as it is.", name)
+        return False
+    rgb, labels, unsure = _label(box, view, segmenter_of(settings), settings)
+    _write(out / "labels" / name, labels)
+    _write(out / "unsure" / name, unsure)
+    _write(out / "images" / name, rgb[..., ::-1])
+    return True
 
 
 def _view(reader: SlideReader, settings: Settings) -> SlideView:
@@ -141,14 +151,32 @@ def _label(
     """Pixels, numbers of nuclei and what is unsure in ``box``, seen with its surroundings."""
     read = box.grown(halo_px(settings, view.grid.mpp)).clipped(view.grid.extent)
     rgb = view.reader.read(read, view.grid)
-    found = segmenter(rgb, view.grid.mpp)
-    unsure = unsure_pixels(found)
-    if isinstance(segmenter, CompactSegmenter):
-        probability = segmenter.predict_maps(rgb)[..., 0]
-        unsure[(found.labels == 0) & (probability > SURE_BACKGROUND)] = 255
+    found, unsure = _segment(rgb, view.grid.mpp, segmenter)
+    labels = of_plausible_size(found.labels, view.grid.mpp, settings.nuclei)
+    unsure[(labels == 0) & (found.labels > 0)] = 255
     top, left = box.top - read.top, box.left - read.left
     part = np.s_[top : top + box.height, left : left + box.width]
-    return rgb[part], found.labels[part], unsure[part]
+    return rgb[part], _numbered(labels[part]), unsure[part]
+
+
+def _segment(rgb: ByteArray, mpp: float, segmenter: Segmenter) -> tuple[Segmentation, ByteArray]:
+    if not isinstance(segmenter, CompactSegmenter):
+        found = segmenter(rgb, mpp)
+        return found, unsure_pixels(found)
+    maps = segmenter.predict_maps(rgb)
+    found = segmenter.segment_maps(maps)
+    unsure = unsure_pixels(found)
+    unsure[(found.labels == 0) & (maps[..., 0] > SURE_BACKGROUND)] = 255
+    return found, unsure
+
+
+def _numbered(labels: IntArray) -> IntArray:
+    """The nuclei in a field from 1 on, in the 16 bits that other programs read."""
+    values, rows = np.unique(labels, return_inverse=True)
+    first = 0 if len(values) and values[0] == 0 else 1
+    if len(values) + first > np.iinfo(np.uint16).max:
+        raise StoreError("a field has more than 65,534 nuclei. Lower --side.")
+    return (rows.reshape(labels.shape) + first).astype(np.uint16)
 
 
 def unsure_pixels(found: Segmentation) -> ByteArray:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.evaluation.segmentation_scores import SegmentationScores, score_segmentation
@@ -21,10 +20,10 @@ from ccrl_wsi.interfaces import Segmenter
 from ccrl_wsi.nuclei.compact import load_compact
 from ccrl_wsi.nuclei.compact_checkpoint import (
     SegmenterHeader,
-    load_segmenter,
     save_segmenter,
 )
 from ccrl_wsi.nuclei.compact_network import CompactNetwork
+from ccrl_wsi.nuclei.regions import of_plausible_size
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.batch_normalisation import over_all_processes
@@ -49,8 +48,8 @@ from pipelines.training_run import TrainingRun, check_same_data
 
 log = logging.getLogger("ccrl_wsi")
 
-FREE_TO_CHANGE = {"compute": ("save_every_minutes",)}
-"""What a continued training may be given anew: it decides neither weights nor what is logged."""
+FREE_TO_CHANGE = {"data": ("validation",), "compute": ("save_every_minutes",)}
+"""What a continued training may be given anew, as the places and licences of its images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,9 @@ def train_segmenter(settings: SegmentTrainSettings, out: Path) -> TrainedSegment
     device = resolve_device(settings.compute.device)
     world = join_world(device)
     if not world.is_first:
-        log.setLevel(logging.WARNING)
+        log.setLevel(logging.ERROR)
     try:
-        fields = gather_fields(settings.data)
+        fields = gather_fields(settings.data, settings.network.mpp)
         log.info(
             "%d fields of %d images or slides with %d nuclei",
             *(len(fields), len(fields.source_names), fields.n_nuclei),
@@ -105,6 +104,8 @@ def _train_together(
     check_same_data(fingerprint, "fields", device, world)
     is_first = world.is_first
     deciding = deciding_settings(settings, FREE_TO_CHANGE)
+    for source in deciding["data"]["sources"]:
+        del source["path"], source["licence"]  # the fields are compared themselves
     folder = (
         claim_training(out, deciding, fingerprint, "fields")
         if is_first
@@ -150,14 +151,27 @@ def _write_segmenter(
     fields: FieldSet,
     n_steps: int,
 ) -> dict[str, SegmentationScores]:
-    header = SegmenterHeader(
+    header = _header(settings, fields, n_steps)
+    state = learner.average.state_dict()
+    save_segmenter(folder.segmenter, state, header, half=settings.export.half)
+    scores = score_on(folder.segmenter, settings.data, settings.compute.device)
+    if scores:
+        _write_scores(folder.scores, scores)
+        told = {name: asdict(score) for name, score in scores.items()}
+        header = header.model_copy(update={"training": {**header.training, "scores": told}})
+        save_segmenter(folder.segmenter, state, header, half=settings.export.half)
+    return scores
+
+
+def _header(settings: SegmentTrainSettings, fields: FieldSet, n_steps: int) -> SegmenterHeader:
+    sources = settings.data.sources
+    return SegmenterHeader(
         name=settings.export.name,
         widths=settings.network.widths,
         mpp=settings.network.mpp,
         training={
             "data": [
-                {"kind": s.kind, "folder": s.path.name, "licence": s.licence}
-                for s in settings.data.sources
+                {"kind": s.kind, "folder": s.path.name, "licence": s.licence} for s in sources
             ],
             "n_fields": len(fields),
             "n_nuclei": fields.n_nuclei,
@@ -166,15 +180,6 @@ def _write_segmenter(
             "versions": {name: versions()[name] for name in ("ccrl-wsi", "torch", "numpy")},
         },
     )
-    state = learner.average.state_dict()
-    save_segmenter(folder.segmenter, state, header, half=settings.export.half)
-    load_segmenter(folder.segmenter)
-    scores = score_on(folder.segmenter, settings.data, settings.compute.device)
-    if scores:
-        _write_scores(folder.scores, scores)
-        header.training["scores"] = {name: asdict(score) for name, score in scores.items()}
-        save_segmenter(folder.segmenter, state, header, half=settings.export.half)
-    return scores
 
 
 def score_on(weights: Path, data: FieldDataSettings, device: str) -> dict[str, SegmentationScores]:
@@ -201,15 +206,6 @@ def _score_each(
     for image in images:
         found = of_plausible_size(segmenter(image.rgb, image.mpp).labels, image.mpp, settings)
         yield score_segmentation(image.labels, found, image.mpp)
-
-
-def of_plausible_size(labels: IntArray, mpp: float, settings: NucleiSettings) -> IntArray:
-    """``labels`` without objects that a run would drop for their area."""
-    area_um2 = np.bincount(labels.ravel()) * mpp**2
-    keep = (area_um2 >= settings.min_area_um2) & (area_um2 <= settings.max_area_um2)
-    keep[0] = False
-    kept: IntArray = np.where(keep[labels], labels, 0).astype(np.int32)
-    return kept
 
 
 def _write_scores(path: Path, scores: dict[str, SegmentationScores]) -> None:

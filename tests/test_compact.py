@@ -11,10 +11,9 @@ import torch
 from ccrl_wsi.config import NucleiSettings, load_settings
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.evaluation.segmentation_scores import score_segmentation
-from ccrl_wsi.nuclei.compact import BUNDLED, load_compact, mean_over_views
-from ccrl_wsi.nuclei.compact_checkpoint import read_segmenter_header
+from ccrl_wsi.nuclei.compact import BUNDLED, SPOILT_PX, load_compact, mean_over_views
+from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.segmenters import check_segmenter, segmenter_fingerprint
-from ccrl_wsi.nuclei.weights import cached_weights
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from ccrl_wsi.training.field_targets import make_targets
 from tests.drawn_fields import drawn_image
@@ -75,6 +74,33 @@ def test_the_mean_over_views_turns_everything_back():
     assert torch.allclose(one[:, 1], eight[:, 1], atol=0.02)
 
 
+def test_eight_views_do_not_care_how_the_image_lies():
+    network = load_segmenter(BUNDLED)[1]
+    image = torch.from_numpy(tissue().rgb[:64, :96].copy()).permute(2, 0, 1)[None].float()
+
+    with torch.inference_mode():
+        straight = mean_over_views(network, image, 8)
+        turned = mean_over_views(network, image.rot90(1, (2, 3)), 8)
+
+    assert torch.allclose(straight[:, :2].rot90(1, (2, 3)), turned[:, :2], atol=1e-4)
+    assert torch.allclose(straight[:, 2].rot90(1, (1, 2)), -turned[:, 3], atol=1e-4)
+
+
+def test_what_a_window_uses_is_what_the_whole_image_would_give():
+    network = load_segmenter(BUNDLED)[1]
+    whole = torch.from_numpy(tissue().rgb[:448, :448].copy()).permute(2, 0, 1)[None].float()
+    start = 96
+    window = whole[..., start : start + 256, start : start + 256]
+
+    with torch.inference_mode():
+        a, b = network(whole)[..., start : start + 256, start : start + 256], network(window)
+
+    inner = slice(SPOILT_PX, 256 - SPOILT_PX)
+    a, b = a[..., inner, inner], b[..., inner, inner]
+    spread = a.std(dim=(0, 2, 3), keepdim=True)
+    assert ((a - b).abs() / spread).max() < 2e-3
+
+
 def test_eight_views_find_the_nuclei_too():
     rgb, labels = drawn_image(3, 200, 20)
 
@@ -109,14 +135,13 @@ def test_missing_weights_are_told(tmp_path):
             act()
 
 
-def test_the_fingerprint_is_that_of_the_weights(monkeypatch, tmp_path):
+def test_the_fingerprint_is_that_of_the_weights(tmp_path):
     own = segmenter_fingerprint(NucleiSettings(segmenter="compact"))
     other = tmp_path / "other.safetensors"
     other.write_bytes(BUNDLED.read_bytes() + b" ")
 
     assert own.startswith("compact ")
     assert segmenter_fingerprint(NucleiSettings(segmenter="compact", weights=other)) != own
-    assert cached_weights("compact") != BUNDLED
 
 
 def test_the_bundled_weights_are_small_and_say_what_they_were_made_of():

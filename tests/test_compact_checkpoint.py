@@ -66,22 +66,29 @@ def test_numbers_that_16_bits_do_not_hold_are_told_and_nothing_is_written(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def about(version=1, **header):
+    header = {**HEADER.model_dump(mode="json"), **header}
+    return {FORMAT: json.dumps({"version": version, "header": header})}
+
+
 def write_foreign(path, kind, state):
-    if kind == "other tensors":
-        save_file({"a": torch.zeros(3)}, path)
+    broken = {**state, "head.0.bias": state["head.0.bias"] * torch.nan}
+    files = {
+        "other tensors": ({"a": torch.zeros(3)}, None),
+        "other network": (state, about(widths=[8, 8, 24])),
+        "later version": (state, about(version=9)),
+        "broken header": (state, {FORMAT: '{"version": 1, "header": {}}'}),
+        "impossible widths": (state, about(widths=[-8, 8, 16])),
+        "no numbers": (broken, about()),
+    }
+    if kind in files:
+        tensors, metadata = files[kind]
+        save_file(dict(tensors), path, metadata=metadata)
     elif kind == "cut off":
         save_segmenter(path, state, HEADER)
         path.write_bytes(path.read_bytes()[:2000])
     elif kind == "text":
         path.write_text("<html>")
-    elif kind == "other network":
-        other = HEADER.model_copy(update={"widths": (8, 8, 24)})
-        save_segmenter(path, state, other)
-    elif kind == "later version":
-        about = json.dumps({"version": 9, "header": HEADER.model_dump(mode="json")})
-        save_file(dict(state), path, metadata={FORMAT: about})
-    elif kind == "broken header":
-        save_file(dict(state), path, metadata={FORMAT: '{"version": 1, "header": {}}'})
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,8 @@ def write_foreign(path, kind, state):
         ("other network", "not those of its header"),
         ("later version", "version 9"),
         ("broken header", "header .* is damaged"),
+        ("impossible widths", "header .* is damaged"),
+        ("no numbers", "head.0.bias that are no numbers"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, state, kind, said):

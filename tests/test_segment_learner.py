@@ -72,8 +72,9 @@ def test_what_is_kept_is_the_running_mean_of_weights():
 
 def test_each_process_makes_its_own_share_of_the_same_views():
     rows, moment = np.arange(4), Moment(3, 10, 4)
-    alone = learner(*PLAIN_VIEWS[:3], "views.p_noise=0")
-    pair = [learner(*PLAIN_VIEWS[:3], "views.p_noise=0", world=World(r, 2)) for r in (0, 1)]
+    noisy = ("views.p_noise=1", "views.noise=0.1")
+    alone = learner(*noisy)
+    pair = [learner(*noisy, world=World(r, 2)) for r in (0, 1)]
 
     whole = alone._views(rows, moment)
     parts = [p._views(rows, moment) for p in pair]

@@ -13,7 +13,7 @@ from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.compact_instances import find_nuclei
-from ccrl_wsi.nuclei.hovernet import autocast_dtype
+from ccrl_wsi.nuclei.hovernet import autocast_dtype, put_channels_last
 from ccrl_wsi.nuclei.hovernet_instances import mean_probability
 from ccrl_wsi.nuclei.windows import plan_windows
 from ccrl_wsi.records import Segmentation
@@ -38,7 +38,7 @@ class CompactSegmenter:
     Parameters
     ----------
     name
-        ``compact``.
+        As the weights call it; ``compact`` for those of the package.
     type_names
         Empty: it knows no nucleus types.
     network
@@ -69,7 +69,10 @@ class CompactSegmenter:
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8 at ``mpp``, which must be the network's."""
         check_compact_mpp(self.mpp, mpp)
-        maps = self.predict_maps(rgb)
+        return self.segment_maps(self.predict_maps(rgb))
+
+    def segment_maps(self, maps: FloatArray) -> Segmentation:
+        """The nuclei in what :meth:`predict_maps` gave."""
         labels = find_nuclei(maps, self.separation)
         return Segmentation.untyped(labels, mean_probability(labels, maps[..., 0]))
 
@@ -162,9 +165,9 @@ def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
 
     header, network = load_segmenter(compact_weights(settings))
     network = fold_norms(network).to(device)
-    network.apply(_put_channels_last)
+    network.apply(put_channels_last)
     return CompactSegmenter(
-        name=NAME,
+        name=header.name,
         type_names=(),
         network=network,
         separation=settings.compact.separation,
@@ -207,10 +210,3 @@ def check_compact_mpp(own_mpp: float, mpp: float) -> None:
         raise ConfigError(
             f"{NAME} works at {own_mpp:g} um per pixel, not at {mpp:g}: set tiles.mpp={own_mpp:g}."
         )
-
-
-def _put_channels_last(layer: torch.nn.Module) -> None:
-    import torch
-
-    if isinstance(layer, torch.nn.Conv2d):
-        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)

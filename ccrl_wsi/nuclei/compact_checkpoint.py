@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,9 @@ VERSION = 1
 SUFFIX = ".safetensors"
 
 
+Width = Annotated[int, Field(ge=1, le=2048)]
+
+
 class SegmenterHeader(Section):
     """What must be known to use the tensors.
 
@@ -46,7 +49,7 @@ class SegmenterHeader(Section):
     """
 
     name: str = Field(min_length=1)
-    widths: tuple[int, int, int]
+    widths: tuple[Width, Width, Width]
     mpp: Positive
     training: dict[str, Any] = {}
 
@@ -123,6 +126,11 @@ def load_segmenter(path: Path) -> tuple[SegmenterHeader, CompactNetwork]:
             f"The tensors of {path} are not those of its header: "
             f"{str(error).splitlines()[-1].strip()} Give the segmenter as it was saved."
         ) from None
+    broken = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"{path} has values in {broken[0]} that are no numbers. Copy it again, or train again."
+        )
     return header, network.float().eval()
 
 

@@ -7,7 +7,8 @@
     engine.run(images=[slide], patch_mode=False, ioconfig=io_config(), ...)
 
 In ``ccrl-wsi run`` it may be named ``ccrl_wsi.nuclei.compact_modelabc:CompactModel`` like any
-other ModelABC, and finds the nuclei that ``compact`` finds without TIAToolbox's slow import.
+other ModelABC, and finds the nuclei that ``compact`` with its default settings finds without
+TIAToolbox's slow import.
 Importing this module imports TIAToolbox; nothing else in the package imports it.
 """
 
@@ -25,7 +26,8 @@ from tiatoolbox.utils.misc import pad_contours
 from torch import Tensor
 
 from ccrl_wsi.arrays import FloatArray, IntArray
-from ccrl_wsi.nuclei.compact import BUNDLED, SPOILT_PX, as_maps
+from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.nuclei.compact import BUNDLED, SPOILT_PX, STRIDE_PX, as_maps
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter
 from ccrl_wsi.nuclei.compact_instances import find_nuclei
 from ccrl_wsi.nuclei.compact_network import CompactNetwork, fold_norms
@@ -99,7 +101,17 @@ class CompactModel(ModelABC):  # type: ignore[misc]
 
 
 def io_config(window_px: int = 1024, mpp: float = 0.25) -> IOInstanceSegmentorConfig:
-    """How TIAToolbox's engines shall cut slides for :class:`CompactModel`."""
+    """How TIAToolbox's engines shall cut slides for :class:`CompactModel`.
+
+    Raises
+    ------
+    ConfigError
+        If ``window_px`` is no multiple of 8, or too small.
+    """
+    if window_px % STRIDE_PX or window_px <= 2 * SPOILT_PX:
+        raise ConfigError(
+            f"window_px={window_px}: give a multiple of {STRIDE_PX} above {2 * SPOILT_PX}."
+        )
     at = {"units": "mpp", "resolution": mpp}
     kept = window_px - 2 * SPOILT_PX
     return IOInstanceSegmentorConfig(

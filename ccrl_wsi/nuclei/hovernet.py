@@ -165,7 +165,7 @@ def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
     network.eval()
     # The network's own `to` would spread it over every GPU it sees.
     torch.nn.Module.to(network, device)
-    network.apply(_put_channels_last)
+    network.apply(put_channels_last)
     return HoVerNetSegmenter(
         name=name,
         type_names=type_names,
@@ -230,7 +230,8 @@ def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
     return torch.bfloat16 if has_bfloat16 else torch.float16
 
 
-def _put_channels_last(layer: torch.nn.Module) -> None:
+def put_channels_last(layer: torch.nn.Module) -> None:
+    """Lay out a convolution's weights as images are that have their channels last."""
     import torch
 
     if isinstance(layer, torch.nn.Conv2d):

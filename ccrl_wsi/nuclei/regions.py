@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ccrl_wsi.arrays import BoolArray, IntArray
+from ccrl_wsi.config import NucleiSettings
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,3 +75,12 @@ def _touches_border(boxes: IntArray, shape: tuple[int, ...]) -> BoolArray:
     left, top, width, height = boxes.T
     sides = [left == 0, top == 0, left + width == shape[1], top + height == shape[0]]
     return np.stack(sides, axis=1)
+
+
+def of_plausible_size(labels: IntArray, mpp: float, settings: NucleiSettings) -> IntArray:
+    """``labels`` without objects that a run would drop for their area."""
+    area_um2 = np.bincount(labels.ravel()) * mpp**2
+    keep = (area_um2 >= settings.min_area_um2) & (area_um2 <= settings.max_area_um2)
+    keep[0] = False
+    kept: IntArray = np.where(keep[labels], labels, 0).astype(np.int32)
+    return kept

@@ -53,12 +53,12 @@ def draw_places(
         (n,) pixels of the field a pixel of the network: mpp of the network / mpp of the field.
     share
         (n,) how much of the field's side an unzoomed view sees. Middles are drawn so that views
-        reach beyond a field by a quarter of their side at most.
+        that are not turned reach beyond a field by a quarter of their side at most.
     rng
         Where the numbers come from.
     """
     n = len(scale)
-    u = rng.random((n, 7))
+    u = rng.random((n, 6))
     angle = 2 * np.pi * u[:, 0]
     mirror = np.where(u[:, 1] < 0.5, -1.0, 1.0)
     low, high = np.log(settings.zoom)
@@ -69,7 +69,7 @@ def draw_places(
     sides = np.stack([mirror * np.sqrt(stretch), 1 / np.sqrt(stretch)], axis=1)
     matrix = turned * sides[:, None, :] * (scale / zoom)[:, None, None]
     margin = np.minimum(0.5, share / zoom / 4)[:, None]
-    centre = margin + u[:, 5:7] * (1 - 2 * margin)
+    centre = margin + u[:, 4:6] * (1 - 2 * margin)
     return Places(matrix, centre)
 
 

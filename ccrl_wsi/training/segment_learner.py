@@ -123,20 +123,25 @@ class SegmentLearner:
             self._colours, len(rows), rng_for(seed, "colours", str(moment.step)), cropped=False
         )
         noise = draw_noise(views, len(rows), rng_for(seed, "noise", str(moment.step)))
+        numbers = range(len(rows))[mine]
         own = rows[mine]
         pixels, maps, weight = read_views(
             gather(self._rgb, own), gather(self._targets, own), places.part(mine), views.side_px
         )
         part = colours.part(mine)
         pixels = make_changes(pixels, [change(part) for change in COLOUR_CHANGES])
-        return self._add_noise(pixels, noise[mine], moment), maps, weight
+        for view, number, sigma in zip(pixels, numbers, noise[mine], strict=True):
+            if sigma > 0:
+                view += sigma * self._grain(moment, number, view)
+        return pixels.clamp_(0, 1), maps, weight
 
-    def _add_noise(self, pixels: Tensor, sigma: np.ndarray, moment: Moment) -> Tensor:
-        # Drawn on the CPU, so that every device and number of processes sees the same.
-        generator = torch.Generator().manual_seed(_word(self._settings.seed, moment, self._world))
-        grain = torch.randn(pixels.shape, generator=generator).to(pixels.device)
-        spread = torch.tensor(sigma, dtype=torch.float32, device=pixels.device)
-        return (pixels + grain * spread[:, None, None, None]).clamp_(0, 1)
+    def _grain(self, moment: Moment, number: int, view: Tensor) -> Tensor:
+        """Noise of unit variance that belongs to a view, whichever process and device makes it."""
+        rng = rng_for(self._settings.seed, "grain", str(moment.step), str(number))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        grain = torch.randn(view.shape, generator=generator)
+        grain = grain.pin_memory() if view.is_cuda else grain
+        return grain.to(view.device, non_blocking=True)
 
     def _follow(self, moment: Moment) -> None:
         memory = min(self._settings.export.average, (1 + moment.step) / (EARLY_STEPS + moment.step))
@@ -158,11 +163,6 @@ def _colour_settings(views: FieldViewSettings) -> ViewSettings:
     shared = set(ViewSettings.model_fields) & set(FieldViewSettings.model_fields)
     chosen = {name: getattr(views, name) for name in shared}
     return ViewSettings(cropped="none", p_flip=0, p_rotate=0, **chosen)
-
-
-def _word(seed: int, moment: Moment, world: World) -> int:
-    rng = rng_for(seed, "grain", str(moment.step), str(world.rank))
-    return int(rng.integers(2**62))
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

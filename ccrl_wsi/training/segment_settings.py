@@ -30,7 +30,7 @@ class FieldSourceSettings(Section):
     )
     path: Path = Field(Path("data/labels"), description="The folder that was unpacked.")
     only: tuple[str, ...] = Field(
-        (), description="Names of images to take, such as 01_* for a patient; none: all."
+        (), description="Names without suffix to take, such as 01_* for a patient; none: all."
     )
     without: tuple[str, ...] = Field((), description="Names of images to leave out, likewise.")
     split: Literal["train", "test", "all"] = Field("all", description="consep: which part.")
@@ -120,8 +120,11 @@ class SegmentExportSettings(Section):
 
     name: str = Field("compact", min_length=1, description="As it is called in results.")
     half: bool = Field(True, description="Store 16-bit weights: half the file.")
-    average: Share = Field(
-        0.995, description="Weights that are kept: a running mean over steps with this memory."
+    average: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="Weights that are kept: a running mean over steps with this memory.",
     )
 
 

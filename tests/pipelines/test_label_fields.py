@@ -50,6 +50,7 @@ def test_labels_are_the_segmenters_nuclei(fields, drawn):
 
     shared = ((labels > 0) & (truth > 0)).sum()
     assert labels.dtype == np.uint16
+    assert np.array_equal(np.unique(labels[labels > 0]), np.arange(1, labels.max() + 1))
     assert 2 * shared / ((labels > 0).sum() + (truth > 0).sum()) > 0.7
 
 
@@ -57,11 +58,24 @@ def test_they_can_be_learned_from(fields):
     source = {"kind": "label_maps", "path": str(fields), "mpp": 0.5}
     data = small_settings("data.field_px=128", data={"sources": [source]}).data
 
-    found = gather_fields(data)
+    found = gather_fields(data, 0.5)
 
     assert len(found) == 4
     assert found.source_names == ("label_maps drawn",)
     assert found.n_nuclei > 10
+
+
+def test_what_somebody_corrected_is_left_alone(fields, slide_file):
+    file = sorted((fields / "labels").iterdir())[0]
+    before = file.read_bytes()
+    cv2.imwrite(str(file), np.zeros((128, 128), np.uint16))
+    corrected = file.read_bytes()
+
+    n, problems = label_fields(list_slides([str(slide_file)]), fields, PLAN, SETTINGS)
+
+    assert (n, problems) == (0, [])
+    assert file.read_bytes() == corrected
+    file.write_bytes(before)
 
 
 def test_the_same_seed_draws_the_same_fields(fields, slide_file, tmp_path):
