@@ -72,9 +72,7 @@ def titles_of(paths: Mapping[str, str]) -> dict[str, str]:
     except ValueError:  # Relative and absolute, or on several drives.
         common = None
     return {
-        name: (
-            Path(path).relative_to(common) if common else Path(path.rpartition("/")[2])
-        ).as_posix()
+        name: Path(path).relative_to(common).as_posix() if common else Path(path).name
         for name, path in paths.items()
     }
 

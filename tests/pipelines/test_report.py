@@ -145,6 +145,19 @@ def test_groups_come_from_a_table_and_are_remembered(copy, tmp_path):
     assert "ill and well cannot be compared" in (copy / "report.html").read_text()
 
 
+def test_sites_come_from_the_slide_list(slides, tmp_path):
+    table = tmp_path / "slides.csv"
+    rows = [f"{slides}/drawn{i}.tif,p{i},{'AB'[i % 2]}\n" for i in range(3)]
+    table.write_text("path,patient,site\n" + "".join(rows))
+    quiet = settings("report.make=false")
+    run_cohort(list_slides([str(slides)]), tmp_path / "out", quiet, SERIAL)
+    stores = [p for p in (tmp_path / "out" / "slides").rglob("*") if p.is_file()]
+    before = {p: p.stat().st_mtime_ns for p in stores if "embedding" in str(p) or "/X/" in str(p)}
+    run_cohort(list_slides([str(table)]), tmp_path / "out", settings(), SERIAL)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "<td>site</td>" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_bad_table_is_refused_and_changes_nothing(copy, tmp_path):
     table = tmp_path / "cohort.csv"
     table.write_text("name\nx\n")
