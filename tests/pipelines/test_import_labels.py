@@ -243,3 +243,26 @@ def test_labels_reach_exports(out, tmp_path, monkeypatch, capsys):
     cohort = anndata.read_h5ad(tmp_path / "all.h5ad")
     assert cohort.obs["label"].tolist()[:2] == expected[:2]
     assert cohort.obs["label"].isna().sum() == expected.count(None)
+
+
+@pytest.mark.parametrize(
+    ("to", "target"),
+    [
+        ("qupath", "folder"),
+        ("tiaviz", "folder"),
+        ("geoparquet", "folder"),
+        ("geoparquet", "all.parquet"),
+        ("anndata", "all.zarr"),
+    ],
+)
+def test_a_slide_without_cells_is_exported_with_the_others(
+    cohort, tmp_path, monkeypatch, capsys, to, target
+):
+    command = ("export", cohort, "--to", to, "-t", tmp_path / target)
+    code, said = call(monkeypatch, capsys, *command)
+    assert code == 0
+    paths = said.split()
+    assert len(paths) == (2 if target == "folder" else 1)
+    if to == "geoparquet":
+        counts = [len(geopandas.read_parquet(path)) for path in paths]
+        assert sum(counts) == store_of(cohort).n_cells
