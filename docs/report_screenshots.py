@@ -30,7 +30,7 @@ PARTS = {
 
 WIDTH_PX = 1160
 SHOWN_WIDTH_PX = 860
-COLOURS = 160
+COLOURS = 256
 
 
 def main(out: Path, target: Path) -> None:

@@ -219,6 +219,18 @@ def test_too_many_clusters_leave_a_report_on_slides(copy):
     assert "drawn0.tif" in html
 
 
+def test_a_slide_whose_clusters_are_missing_is_not_taken_for_the_first_cluster(copy):
+    path = copy / "state" / "drawn0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finish": ""}))
+    content = gather(open_output(copy), settings())
+    slide = next(slide for slide in content.slides if slide.slide_id == "drawn0")
+    assert slide.counts is None
+    assert "no clusters yet" in content.pictures["drawn0"].note
+    painted = content.pictures["drawn0"].cells
+    assert content.colors[0] not in {tuple(c) for c in painted[painted[..., 3] > 0][:, :3].tolist()}
+    assert {s.slide_id for s in content.compositions.slides} == {"drawn1", "drawn2"}
+
+
 def test_only_some_slides_are_shown_as_pictures(finished):
     content = gather(open_output(finished), settings("report.slides_shown=2"))
     assert len(content.pictures) == 2
