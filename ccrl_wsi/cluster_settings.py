@@ -13,7 +13,12 @@ from ccrl_wsi.section import Section
 class AutoKSettings(Section):
     """How clusters.k=auto chooses."""
 
-    k_min: int = Field(2, ge=2, le=30, description="Fewest clusters to choose from.")
+    k_min: int = Field(
+        3,
+        ge=2,
+        le=30,
+        description="Fewest clusters to choose from; two often tell small nuclei from large only.",
+    )
     k_max: int = Field(15, ge=2, le=30, description="Most clusters to choose from.")
     resamples: int = Field(10, ge=2, description="How often the sample is split to compare fits.")
     cells: int = Field(9000, ge=10, description="Cells of the sample that are compared.")

@@ -13,7 +13,7 @@ from ccrl_wsi.clusters.codebook import load_codebook, save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook
 from ccrl_wsi.errors import ClusterError
 
-FEW = AutoKSettings(k_max=8, resamples=5, cells=1200)
+FEW = AutoKSettings(k_min=2, k_max=8, resamples=5, cells=1200)
 
 
 def blobs(k, n=1500, spread=0.5, seed=0):
