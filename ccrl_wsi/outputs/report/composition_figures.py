@@ -127,7 +127,8 @@ def heat_map(compositions: Compositions, names: Sequence[str]) -> Any:
     _draw_tree(plot, compositions.cluster_tree, 0.15 * n, sideways=False)
     plot.xaxis.ticker = list(range(k))
     plot.xaxis.major_label_overrides = {j: names[column] for j, column in enumerate(columns)}
-    plot.xaxis.major_label_orientation = 1.2 if k > 12 else 0.0
+    plot.xaxis.major_label_orientation = 1.2 if k > 12 else "horizontal"
+    without_axes(plot)
     short = short_names(titles, LABEL_CHARACTERS)
     if n <= MAX_NAMED:
         plot.yaxis.ticker = list(range(n))
@@ -180,6 +181,8 @@ def component_plot(
         )  # fmt: skip
         tips = [("slide", "@title"), ("patient", "@patient"), ("group", "@group")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    if len(groups) > 1:
+        legend_above(plot)
     return plot
 
 
@@ -227,6 +230,21 @@ def plain_figure(height: int, **options: Any) -> Any:
     plot.axis.major_label_text_font_size = "11px"
     plot.grid.grid_line_color = "#eeeeee"
     return plot
+
+
+def without_axes(plot: Any) -> None:
+    """Leave names beside squares, but no lines and ticks."""
+    plot.axis.axis_line_color = None
+    plot.axis.major_tick_line_color = None
+
+
+def legend_above(plot: Any) -> None:
+    """Put the legend where it hides nothing."""
+    legend = plot.legend[0]
+    legend.orientation, legend.location = "horizontal", "top_left"
+    legend.border_line_color = None
+    legend.padding = 0
+    plot.add_layout(legend, "above")
 
 
 def _percent_axis(axis: Any) -> None:
