@@ -171,10 +171,11 @@ def component_plot(
         text_align="center",
     )  # fmt: skip
     groups = sorted({slide.group or "" for slide in compositions.slides})
-    for group, marker in zip(groups, _markers(len(groups)), strict=True):
+    shown = short_names([group or "no group" for group in groups], LABEL_CHARACTERS)
+    for group, short, marker in zip(groups, shown, _markers(len(groups)), strict=True):
         own = [i for i, slide in enumerate(compositions.slides) if (slide.group or "") == group]
         source = ColumnDataSource(_points(compositions.slides, found.scores, own))
-        legend = {"legend_label": group or "no group"} if len(groups) > 1 else {}
+        legend = {"legend_label": short} if len(groups) > 1 else {}
         dots = plot.scatter(
             "x", "y", source=source, size=9, marker=marker, fill_color="#333333", fill_alpha=0.75,
             line_color="white", **legend,
@@ -241,7 +242,7 @@ def without_axes(plot: Any) -> None:
 def legend_above(plot: Any) -> None:
     """Put the legend where it hides nothing."""
     legend = plot.legend[0]
-    legend.orientation, legend.location = "horizontal", "top_left"
+    legend.location = "top_left"
     legend.border_line_color = None
     legend.padding = 0
     plot.add_layout(legend, "above")
