@@ -13,7 +13,7 @@ from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, write_labels
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import report as report_module
 from pipelines.machines import LocalMachine, SerialMachine
@@ -229,6 +229,29 @@ def test_a_slide_whose_clusters_are_missing_is_not_taken_for_the_first_cluster(c
     painted = content.pictures["drawn0"].cells
     assert content.colors[0] not in {tuple(c) for c in painted[painted[..., 3] > 0][:, :3].tolist()}
     assert {s.slide_id for s in content.compositions.slides} == {"drawn1", "drawn2"}
+
+
+def test_labels_from_qupath_are_set_beside_clusters(copy):
+    clusters = {}
+    for name, labels in (("drawn0", ("stroma", "tumour")), ("drawn1", ("tumour",))):
+        path = copy / "slides" / f"{name}.zarr"
+        cluster = open_store(path).obs("cluster")
+        # Every third cell is labelled: by its cluster on the first slide, all alike on the second.
+        code = np.where(np.arange(len(cluster)) % 3 == 0, cluster % len(labels), -1)
+        write_labels(path, code.astype(np.int8), labels, ("drawn.geojson",))
+        clusters[name] = cluster[::3]
+    table = gather(open_output(copy), settings()).labels
+    assert table.labels == ("stroma", "tumour")
+    even, odd = (
+        np.bincount(clusters["drawn0"][clusters["drawn0"] % 2 == i], minlength=3) for i in (0, 1)
+    )
+    np.testing.assert_array_equal(table.counts[0], even)
+    np.testing.assert_array_equal(
+        table.counts[1], odd + np.bincount(clusters["drawn1"], minlength=3)
+    )
+    assert 0 < table.agreement < 1
+    make_report(open_output(copy), settings())
+    assert "<td>stroma</td>" in (copy / "report.html").read_text()
 
 
 def test_only_some_slides_are_shown_as_pictures(finished):
