@@ -162,8 +162,10 @@ def _fit(
     standardise = models["standardise"] == "yes" if asked is None else asked
     n_cells, n_slides = sum(sizes.values()), len(sizes)
     log.info("k-means: %s clusters from %d cells of %d slides", limits.k, n_cells, n_slides)
+    vectors = np.concatenate(list(samples.values()))
+    samples.clear()  # The same cells again.
     codebook = fit_codebook(
-        np.concatenate(list(samples.values())),
+        vectors,
         limits,
         seed=settings.seed,
         encoder=(models["encoder_name"], models["encoder"]),

@@ -79,7 +79,9 @@ def fit_codebook(
             "Some embeddings are not finite; the encoder is broken. Check its weights."
         )
     mean, std = _scaling(vectors, standardise)
-    scaled = (vectors.astype(np.float64) - mean) / std
+    scaled = vectors.astype(np.float64)
+    scaled -= mean  # In place: the sample is what the fit's memory goes into.
+    scaled /= std
     k, record = _number_of_clusters(scaled, settings, seed, record)
     if len(scaled) < k:
         raise _too_few(len(scaled), k)
