@@ -119,6 +119,8 @@ def _run(path: Path, out: Path) -> dict[str, Any]:
             "embedding.encoder=morphology",
             "tissue.method=none",
             "compute.read_ahead=0",
+            # A cohort's report costs a few seconds, whatever the slides cost.
+            "report.make=false",
         ]
     )
     run_cohort([SlideSource(path, path.stem)], out, settings, SerialMachine())

@@ -25,6 +25,8 @@ class SlideSource:
     mpp: float | None = None
     patient: str | None = None
     group: str | None = None
+    site: str | None = None
+    scanner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tests.report_examples import made_up_report
 DOCS = Path(__file__).parent
 PARTS = {
     "overview": ("header, #overview", 900),
-    "composition": ("#composition", 1250),
+    "composition": ("#composition", 1085),
     "clusters": ("#clusters", 1330),
     "neighbours": ("#neighbourhoods", 700),
     "slides": ("#slides", 1900),
@@ -30,7 +30,7 @@ PARTS = {
 
 WIDTH_PX = 1160
 SHOWN_WIDTH_PX = 860
-COLOURS = 160
+COLOURS = 256
 
 
 def main(out: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ Slides = Annotated[
     list[str],
     typer.Argument(
         help="Slide files, folders, quoted globs, or one CSV with the columns path "
-        "and, if wanted, slide_id, mpp, patient, group.",
+        "and, if wanted, slide_id, mpp, patient, group, site, scanner.",
         show_default=False,
     ),
 ]

@@ -114,8 +114,11 @@ class CohortRun:
     def _keep(self, state: SlideState, source: SlideSource, progress: Progress) -> None:
         """The slide's cells are there; what the user says of it may be new."""
         shutil.rmtree(self.folder.work(state.slide_id), ignore_errors=True)
+        said = {n: getattr(source, n) for n in ("patient", "group", "site", "scanner")}
+        changed = replace(state, **said)
         if (state.patient, state.group) != (source.patient, source.group):
-            changed = replace(state, patient=source.patient, group=source.group, finish="")
+            changed = replace(changed, finish="")  # The store says so too.
+        if changed != state:
             save_state(self.folder, changed)
         progress.slide_is_there(state)
 
@@ -174,6 +177,8 @@ class CohortRun:
                 path=str(info.path),
                 patient=source.patient,
                 group=source.group,
+                site=source.site,
+                scanner=source.scanner,
                 mpp=info.mpp,
                 cells=job.plan.fingerprint,
                 tissue_mm2=job.plan.tissue_mm2,

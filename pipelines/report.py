@@ -188,7 +188,10 @@ def _traits(
     table = folder.table(GROUPS)
     names = {Path(s.path).name: s.slide_id for s in states}
     names |= {Path(s.path).stem: s.slide_id for s in states}
-    told = {state.slide_id: Traits(state.patient, state.group) for state in states}
+    told = {
+        state.slide_id: Traits(state.patient, state.group, state.site, state.scanner)
+        for state in states
+    }
     return traits_of(told, names, read_traits(table) if table.is_file() else None)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.clusters.batch_effect import predictability
-from ccrl_wsi.cohort.group_differences import MIN_PATIENTS, compare_groups
+from ccrl_wsi.cohort.group_differences import MIN_PATIENTS, adjust_together, compare_groups
 from ccrl_wsi.cohort.log_ratio import centred_log_ratio
 from ccrl_wsi.cohort.ordination import principal_components, tree_of
 from ccrl_wsi.cohort.patients import Pooled, pool_patients
@@ -81,7 +81,7 @@ def compare_all_groups(found: Compositions, settings: Settings) -> Groups | None
             )
         else:
             comparisons.append(compared)
-    return Groups(tuple(comparisons), tuple(sentences))
+    return Groups(tuple(adjust_together(comparisons)), tuple(sentences))
 
 
 def find_batch_effects(

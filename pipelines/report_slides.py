@@ -72,9 +72,7 @@ def titles_of(paths: Mapping[str, str]) -> dict[str, str]:
     except ValueError:  # Relative and absolute, or on several drives.
         common = None
     return {
-        name: (
-            Path(path).relative_to(common) if common else Path(path.rpartition("/")[2])
-        ).as_posix()
+        name: Path(path).relative_to(common).as_posix() if common else Path(path).name
         for name, path in paths.items()
     }
 
@@ -152,14 +150,14 @@ def look_at(
     views = Views({}, {j: [] for j in range(len(colors))}, [])
     mapped = _most_of_each(slides, len(colors), settings.maps_per_cluster)
     for slide in slides:
-        counts, xy, cluster = _cells_of(slide, max(1, len(colors)), settings.picture_px)
-        if (
-            sum(len(c) for _, c in views.places) + len(cluster) <= MOST_NEIGHBOURS
-            or not views.places
-        ):
+        own = NO_CLUSTERS if slide.entry.counts is None else colors
+        counts, xy, cluster = _cells_of(slide, len(own), settings.picture_px)
+        n_kept = sum(len(some) for _, some in views.places)
+        has_room = not n_kept or n_kept + len(cluster) <= MOST_NEIGHBOURS
+        if slide.entry.counts is not None and has_room:
             views.places.append((xy * slide.state.mpp, cluster))
         name = slide.entry.slide_id
-        views.pictures[name] = _picture(slide, counts, colors or NO_CLUSTERS, files)
+        views.pictures[name] = _picture(slide, counts, own, files)
         for j in mapped.get(name, ()):
             picture = paint_one(counts, j, colors[j], MAP_PX)
             n = (slide.entry.counts or ())[j]
@@ -209,6 +207,8 @@ def _picture(
     height, width = counts.shape[1:]
     width_um = _bounds(slide).width * slide.state.mpp
     rgb, note = None, ""
+    if slide.entry.counts is None:
+        note = "Its cells have no clusters yet, so they are all of one colour. "
     try:
         reader = reader_for(slide, files)
         try:
@@ -217,8 +217,9 @@ def _picture(
             reader.close()
         rgb = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
     except CcrlError:
-        note = "The slide's own picture is missing: its file is not where it was, or has changed."
-    return SlidePicture(slide.entry.slide_id, rgb, paint_clusters(counts, colors), width_um, note)
+        note += "The slide's own picture is missing: its file is not where it was, or has changed."
+    painted = paint_clusters(counts, colors)
+    return SlidePicture(slide.entry.slide_id, rgb, painted, width_um, note.strip())
 
 
 def _bounds(slide: OpenReportSlide) -> Box:

@@ -39,6 +39,8 @@ class SlideState:
     warnings: tuple[str, ...] = ()
     finish: str = ""
     overlays: tuple[str, ...] = field(default=())
+    site: str | None = None
+    scanner: str | None = None
 
     def finished_as(self, finish: str, overlays: tuple[Path, ...]) -> SlideState:
         """The same slide with clusters and overlays."""

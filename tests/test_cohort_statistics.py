@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as npst
 from scipy import stats
 
 from ccrl_wsi.cohort.group_differences import (
+    adjust_together,
     arrangements,
     benjamini_hochberg,
     compare_groups,
@@ -195,6 +196,17 @@ def test_intervals_hold_the_difference_and_need_four_patients():
 
 def test_one_patient_cannot_be_compared():
     assert compare(np.zeros((3, 2)), [0, 0, 1]) is None
+
+
+def test_comparisons_are_adjusted_as_one_family():
+    draw = np.random.default_rng(6)
+    found = [compare(draw.normal(size=(9, 3)), [0] * 4 + [1] * 5) for _ in range(2)]
+    together = adjust_together(found)
+    p = np.array([c.p for one in found for c in one.clusters])
+    assert [c.q for one in together for c in one.clusters] == pytest.approx(
+        stats.false_discovery_control(p)
+    )
+    assert adjust_together([]) == []
 
 
 def test_slides_of_a_patient_are_put_together():

@@ -18,7 +18,7 @@ from ccrl_wsi.outputs.report.cell_maps import (
     paint_clusters,
     paint_one,
 )
-from ccrl_wsi.outputs.report.composition_figures import heat_map, stacked_bars
+from ccrl_wsi.outputs.report.composition_figures import Bars, heat_map, stacked_bars
 from ccrl_wsi.outputs.report.page import render_report, script_json
 from ccrl_wsi.outputs.report.words import (
     count,
@@ -27,6 +27,7 @@ from ccrl_wsi.outputs.report.words import (
     number,
     percent,
     short_names,
+    signed,
     traits_in_words,
 )
 from ccrl_wsi.report_content import MeasurementSummary, ReportContent
@@ -171,9 +172,8 @@ def test_too_few_patients_are_told_plainly():
 
 def test_figures_are_numbered_anew():
     def bars():
-        return stacked_bars(
-            ["a"], np.ones((1, 2)), ["C01", "C02"], [RED, BLUE], "share of cells", "r"
-        )
+        shown = Bars("slide", ["a"], np.ones((1, 2)), "share of cells", "r")
+        return stacked_bars(shown, ["C01", "C02"], [RED, BLUE])
 
     one, other = figure_json(bars(), "here"), figure_json(bars(), "here")
     assert one == other
@@ -270,6 +270,9 @@ def test_a_cluster_is_described_by_what_stands_out():
         (number(0.0653), "0.065"),
         (number(0.395), "0.40"),
         (number(38.14), "38.1"),
+        (signed(-0.168), "−0.17"),
+        (signed(-0.001), "0.00"),
+        (signed(1.2), "+1.20"),
         (percent(0.0001), "< 0.1 %"),
         (percent(0.0), "0.0 %"),
         (duration(0.2), "< 1 s"),

@@ -6,6 +6,8 @@ not independent, and tests that take them for so find differences everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 
@@ -62,6 +64,19 @@ def compare_groups(
     )
     sizes = (len(first), len(second))
     return GroupComparison(*names, *sizes, len(dealt), is_exact, overall, clusters)
+
+
+def adjust_together(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
+    """The same with q-values over the clusters of all ``comparisons``: they are one family."""
+    if not comparisons:
+        return []
+    q = benjamini_hochberg(np.array([c.p for one in comparisons for c in one.clusters])).tolist()
+    adjusted = []
+    for one in comparisons:
+        own, q = q[: len(one.clusters)], q[len(one.clusters) :]
+        clusters = (replace(c, q=value) for c, value in zip(one.clusters, own, strict=True))
+        adjusted.append(replace(one, clusters=tuple(clusters)))
+    return adjusted
 
 
 def arrangements(

@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
     ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .czi".split()  # noqa: SIM905
 )
 
-COLUMNS = ("path", "slide_id", "mpp", "patient", "group")
+COLUMNS = ("path", "slide_id", "mpp", "patient", "group", "site", "scanner")
 
 
 def list_slides(arguments: Sequence[str]) -> list[SlideSource]:
@@ -25,7 +25,8 @@ def list_slides(arguments: Sequence[str]) -> list[SlideSource]:
 
     An argument is a slide file; a folder, searched with its subfolders for files with a slide's
     suffix; a pattern such as ``'slides/**/*.svs'``; or a CSV with a ``path`` column and, at
-    will, ``slide_id``, ``mpp``, ``patient`` and ``group``. Paths in a CSV count from its folder.
+    will, ``slide_id``, ``mpp``, ``patient``, ``group``, ``site`` and ``scanner``. Paths in a CSV
+    count from its folder.
     A slide that is named but missing is listed: it fails when its turn comes, the others do not.
 
     Raises
@@ -138,6 +139,8 @@ def _row(table: Path, place: str, values: dict[str, str]) -> SlideSource:
         mpp=_number(place, values.get("mpp", "")),
         patient=values.get("patient") or None,
         group=values.get("group") or None,
+        site=values.get("site") or None,
+        scanner=values.get("scanner") or None,
     )
 
 

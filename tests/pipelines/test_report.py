@@ -13,7 +13,7 @@ from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, write_labels
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import report as report_module
 from pipelines.machines import LocalMachine, SerialMachine
@@ -145,6 +145,19 @@ def test_groups_come_from_a_table_and_are_remembered(copy, tmp_path):
     assert "ill and well cannot be compared" in (copy / "report.html").read_text()
 
 
+def test_sites_come_from_the_slide_list(slides, tmp_path):
+    table = tmp_path / "slides.csv"
+    rows = [f"{slides}/drawn{i}.tif,p{i},{'AB'[i % 2]}\n" for i in range(3)]
+    table.write_text("path,patient,site\n" + "".join(rows))
+    quiet = settings("report.make=false")
+    run_cohort(list_slides([str(slides)]), tmp_path / "out", quiet, SERIAL)
+    stores = [p for p in (tmp_path / "out" / "slides").rglob("*") if p.is_file()]
+    before = {p: p.stat().st_mtime_ns for p in stores if "embedding" in str(p) or "/X/" in str(p)}
+    run_cohort(list_slides([str(table)]), tmp_path / "out", settings(), SERIAL)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "<td>site</td>" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_bad_table_is_refused_and_changes_nothing(copy, tmp_path):
     table = tmp_path / "cohort.csv"
     table.write_text("name\nx\n")
@@ -204,6 +217,41 @@ def test_too_many_clusters_leave_a_report_on_slides(copy):
     assert any(failure.stage == "cluster" for failure in result.failures)
     html = (copy / "report.html").read_text()
     assert "drawn0.tif" in html
+
+
+def test_a_slide_whose_clusters_are_missing_is_not_taken_for_the_first_cluster(copy):
+    path = copy / "state" / "drawn0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finish": ""}))
+    content = gather(open_output(copy), settings())
+    slide = next(slide for slide in content.slides if slide.slide_id == "drawn0")
+    assert slide.counts is None
+    assert "no clusters yet" in content.pictures["drawn0"].note
+    painted = content.pictures["drawn0"].cells
+    assert content.colors[0] not in {tuple(c) for c in painted[painted[..., 3] > 0][:, :3].tolist()}
+    assert {s.slide_id for s in content.compositions.slides} == {"drawn1", "drawn2"}
+
+
+def test_labels_from_qupath_are_set_beside_clusters(copy):
+    clusters = {}
+    for name, labels in (("drawn0", ("stroma", "tumour")), ("drawn1", ("tumour",))):
+        path = copy / "slides" / f"{name}.zarr"
+        cluster = open_store(path).obs("cluster")
+        # Every third cell is labelled: by its cluster on the first slide, all alike on the second.
+        code = np.where(np.arange(len(cluster)) % 3 == 0, cluster % len(labels), -1)
+        write_labels(path, code.astype(np.int8), labels, ("drawn.geojson",))
+        clusters[name] = cluster[::3]
+    table = gather(open_output(copy), settings()).labels
+    assert table.labels == ("stroma", "tumour")
+    even, odd = (
+        np.bincount(clusters["drawn0"][clusters["drawn0"] % 2 == i], minlength=3) for i in (0, 1)
+    )
+    np.testing.assert_array_equal(table.counts[0], even)
+    np.testing.assert_array_equal(
+        table.counts[1], odd + np.bincount(clusters["drawn1"], minlength=3)
+    )
+    assert 0 < table.agreement < 1
+    make_report(open_output(copy), settings())
+    assert "<td>stroma</td>" in (copy / "report.html").read_text()
 
 
 def test_only_some_slides_are_shown_as_pictures(finished):

@@ -83,10 +83,14 @@ def test_two_slides_of_one_name_are_an_error_that_says_how(folder, second):
 
 
 def test_a_table_tells_everything_about_its_slides(folder):
-    text = "path,slide_id,mpp,patient,group\nb.svs,first,0.25,P1,case\n\n/x/y z.svs,,,,\n"
+    text = (
+        "path,slide_id,mpp,patient,group,site,scanner\n"
+        "b.svs,first,0.25,P1,case,Basel,GT450\n\n/x/y z.svs,,,,,,\n"
+    )
     first, second = list_slides([table(folder, text)])
     assert first.path == folder / "b.svs"
     assert (first.slide_id, first.mpp, first.patient, first.group) == ("first", 0.25, "P1", "case")
+    assert (first.site, first.scanner) == ("Basel", "GT450")
     assert (str(second.path), second.slide_id) == ("/x/y z.svs", "y_z")
     assert (second.mpp, second.patient, second.group) == (None, None, None)
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.cohort_records import GroupComparison
-from ccrl_wsi.outputs.report.composition_figures import COLD_TO_WARM, hex_of, plain_figure
+from ccrl_wsi.outputs.report.composition_figures import (
+    COLD_TO_WARM,
+    hex_of,
+    legend_above,
+    plain_figure,
+    without_axes,
+)
 from ccrl_wsi.outputs.report.words import p_text
 from ccrl_wsi.report_content import Color, KCurve, Neighbourhoods
 
@@ -56,7 +62,8 @@ def neighbour_map(found: Neighbourhoods, names: Sequence[str]) -> Any:
     for axis in (plot.xaxis, plot.yaxis):
         axis.ticker = list(range(k))
         axis.major_label_overrides = dict(enumerate(names))
-    plot.xaxis.major_label_orientation = 1.2 if k > 8 else 0.0
+    plot.xaxis.major_label_orientation = 1.2 if k > 8 else "horizontal"
+    without_axes(plot)
     plot.grid.visible = False
     bar = ColorBar(
         color_mapper=mapper, height=10, width=300, title="log2 of observed / expected", padding=4,
@@ -89,8 +96,7 @@ def curve_plot(curve: KCurve) -> Any:
     plot.add_layout(
         Span(location=curve.chosen, dimension="height", line_color="#888888", line_dash="dashed")
     )
-    plot.legend.location = "bottom_left"
-    plot.legend.border_line_color = None
+    legend_above(plot)
     return plot
 
 

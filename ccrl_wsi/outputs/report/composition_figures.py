@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,58 +31,67 @@ def hex_of(color: Color) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def stacked_bars(
-    titles: Sequence[str],
-    values: FloatArray,
-    names: Sequence[str],
-    colors: Sequence[Color],
-    axis: str,
-    range_name: str,
-) -> Any:
-    """A bar for each row of ``values`` (n, k), stacked by cluster.
+@dataclass(frozen=True, eq=False, slots=True)
+class Bars:
+    """What stacked bars show.
 
     Parameters
     ----------
+    what
+        One bar is a slide, or a patient.
+    titles, values
+        n names, and (n, k) what the parts of each bar are long.
     axis
         What the length of a bar is.
-    range_name
+    name
         What the page calls the order of the bars, to sort them.
     """
+
+    what: str
+    titles: Sequence[str]
+    values: FloatArray
+    axis: str
+    name: str
+
+
+def stacked_bars(bars: Bars, names: Sequence[str], colors: Sequence[Color]) -> Any:
+    """A bar for each row, stacked by cluster; lying and named, or upright where they are many."""
     from bokeh.models import ColumnDataSource, FactorRange, HoverTool
 
-    labels = short_names(titles, LABEL_CHARACTERS)
+    labels = short_names(bars.titles, LABEL_CHARACTERS)
     is_named = len(labels) <= MAX_NAMED
     factors = labels[::-1] if is_named else list(labels)
-    bars = FactorRange(factors=factors, name=range_name, range_padding=0.05 if is_named else 0)
-    data: dict[str, Any] = {"bar": labels, "title": list(titles)}
-    data |= {name: values[:, j].astype(np.float32) for j, name in enumerate(names)}
+    order = FactorRange(factors=factors, name=bars.name, range_padding=0.05 if is_named else 0)
+    data: dict[str, Any] = {"bar": labels, "title": list(bars.titles)}
+    data |= {name: bars.values[:, j].astype(np.float32) for j, name in enumerate(names)}
     source = ColumnDataSource(data)
     fills = [hex_of(color) for color in colors]
     if is_named:
         plot = plain_figure(
             height=70 + 26 * len(labels),
-            y_range=bars,
-            x_axis_label=axis,
-            name=f"{range_name}-upwards",
+            y_range=order,
+            x_axis_label=bars.axis,
+            name=f"{bars.name}-upwards",
         )
         stacks = plot.hbar_stack(
             list(names), y="bar", height=0.8, color=fills, source=source, line_color="white",
             line_width=0.5,
         )  # fmt: skip
     else:
-        plot = plain_figure(height=320, x_range=bars, y_axis_label=axis)
+        plot = plain_figure(height=320, x_range=order, y_axis_label=bars.axis)
         stacks = plot.vbar_stack(
             list(names), x="bar", width=1.0, color=fills, source=source, line_color=None
         )
         plot.xaxis.visible = False
-    number = "@$name{0.0 %}" if axis.startswith("share") else "@$name{0,0.0}"
+    number = "@$name{0.0 %}" if bars.axis.startswith("share") else "@$name{0,0.0}"
     plot.add_tools(
         HoverTool(
-            renderers=stacks, tooltips=[("slide", "@title"), ("cluster", "$name"), (axis, number)]
+            renderers=stacks,
+            tooltips=[(bars.what, "@title"), ("cluster", "$name"), (bars.axis, number)],
         )
     )
     (plot.x_range if is_named else plot.y_range).start = 0
-    if axis.startswith("share"):
+    if bars.axis.startswith("share"):
         (plot.x_range if is_named else plot.y_range).end = 1
         _percent_axis(plot.xaxis if is_named else plot.yaxis)
     plot.grid.visible = False
@@ -117,7 +127,8 @@ def heat_map(compositions: Compositions, names: Sequence[str]) -> Any:
     _draw_tree(plot, compositions.cluster_tree, 0.15 * n, sideways=False)
     plot.xaxis.ticker = list(range(k))
     plot.xaxis.major_label_overrides = {j: names[column] for j, column in enumerate(columns)}
-    plot.xaxis.major_label_orientation = 1.2 if k > 12 else 0.0
+    plot.xaxis.major_label_orientation = 1.2 if k > 12 else "horizontal"
+    without_axes(plot)
     short = short_names(titles, LABEL_CHARACTERS)
     if n <= MAX_NAMED:
         plot.yaxis.ticker = list(range(n))
@@ -160,22 +171,25 @@ def component_plot(
         text_align="center",
     )  # fmt: skip
     groups = sorted({slide.group or "" for slide in compositions.slides})
-    for group, marker in zip(groups, _markers(len(groups)), strict=True):
+    shown = short_names([group or "no group" for group in groups], LABEL_CHARACTERS)
+    for group, short, marker in zip(groups, shown, _markers(len(groups)), strict=True):
         own = [i for i, slide in enumerate(compositions.slides) if (slide.group or "") == group]
         source = ColumnDataSource(_points(compositions.slides, found.scores, own))
-        legend = {"legend_label": group or "no group"} if len(groups) > 1 else {}
+        legend = {"legend_label": short} if len(groups) > 1 else {}
         dots = plot.scatter(
             "x", "y", source=source, size=9, marker=marker, fill_color="#333333", fill_alpha=0.75,
             line_color="white", **legend,
         )  # fmt: skip
         tips = [("slide", "@title"), ("patient", "@patient"), ("group", "@group")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    if len(groups) > 1:
+        legend_above(plot)
     return plot
 
 
 def bar_orders(
-    slides: Sequence[tuple[str, str]],
-    values: FloatArray,
+    titles: Sequence[str],
+    groups: Sequence[str],
     counts: IntArray,
     names: Sequence[str],
     likeness: Sequence[int],
@@ -184,21 +198,20 @@ def bar_orders(
 
     Parameters
     ----------
-    slides
-        Title and group of each bar.
-    values, counts
-        (n, k) shares, and cells.
+    counts
+        (n, k) cells.
     likeness
         Rows in the order of a tree.
     """
-    titles = [title for title, _ in slides]
-    found = [("name", sorted(range(len(titles)), key=lambda i: titles[i].casefold()))]
-    if len({group for _, group in slides}) > 1:
-        found.append(("group", sorted(range(len(titles)), key=lambda i: (slides[i][1], titles[i]))))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows = range(len(titles))
+    found = [("name", sorted(rows, key=lambda i: titles[i].casefold()))]
+    if len(set(groups)) > 1:
+        found.append(("group", sorted(rows, key=lambda i: (groups[i], titles[i].casefold()))))
     found.append(("likeness", list(likeness)))
     found.append(("number of cells", np.argsort(-counts.sum(axis=1), kind="stable").tolist()))
     for j, name in enumerate(names):
-        found.append((f"share of {name}", np.argsort(-values[:, j], kind="stable").tolist()))
+        found.append((f"share of {name}", np.argsort(-shares[:, j], kind="stable").tolist()))
     return found
 
 
@@ -218,6 +231,21 @@ def plain_figure(height: int, **options: Any) -> Any:
     plot.axis.major_label_text_font_size = "11px"
     plot.grid.grid_line_color = "#eeeeee"
     return plot
+
+
+def without_axes(plot: Any) -> None:
+    """Leave names beside squares, but no lines and ticks."""
+    plot.axis.axis_line_color = None
+    plot.axis.major_tick_line_color = None
+
+
+def legend_above(plot: Any) -> None:
+    """Put the legend where it hides nothing."""
+    legend = plot.legend[0]
+    legend.location = "top_left"
+    legend.border_line_color = None
+    legend.padding = 0
+    plot.add_layout(legend, "above")
 
 
 def _percent_axis(axis: Any) -> None:

@@ -18,6 +18,7 @@ from ccrl_wsi.outputs.report.cell_maps import over_pale
 from ccrl_wsi.outputs.report.cluster_figures import curve_plot, difference_plot, neighbour_map
 from ccrl_wsi.outputs.report.composition_figures import (
     MAX_NAMED,
+    Bars,
     bar_orders,
     component_plot,
     heat_map,
@@ -26,7 +27,7 @@ from ccrl_wsi.outputs.report.composition_figures import (
 )
 from ccrl_wsi.outputs.report.data_uri import data_uri
 from ccrl_wsi.outputs.report.tables import composition_table
-from ccrl_wsi.outputs.report.words import count, duration, listed, number, p_text, percent
+from ccrl_wsi.outputs.report.words import count, duration, listed, number, p_text, percent, signed
 from ccrl_wsi.report_content import Compositions, ReportContent, SlidePicture
 
 TEMPLATES = "templates"
@@ -84,36 +85,28 @@ def _composition_figures(
     counts = np.array([slide.counts for slide in slides], np.int64).reshape(-1, len(names))
     shares = counts / counts.sum(axis=1, keepdims=True)
     titles = [slide.title for slide in slides]
-    axis = "share of cells"
-    _add_bars(
-        figures, "slide-bars", stacked_bars(titles, shares, names, colors, axis, "slide-bars")
-    )
-    keys = [(slide.title, slide.group or "") for slide in slides]
-    likeness = compositions.slide_tree.order
-    orders["slide-bars"] = _orders(bar_orders(keys, shares, counts, names, likeness))
+    drawn = [Bars("slide", titles, shares, "share of cells", "slide-bars")]
     area = np.array([slide.tissue_mm2 for slide in slides])
     if (area > 0).all():
         densities = counts / area[:, None]
-        plot = stacked_bars(titles, densities, names, colors, "cells per mm²", "density-bars")
-        _add_bars(figures, "density-bars", plot)
-        orders["density-bars"] = orders["slide-bars"]
+        drawn.append(Bars("slide", titles, densities, "cells per mm²", "density-bars"))
+    groups = [slide.group or "" for slide in slides]
+    found = bar_orders(titles, groups, counts, names, compositions.slide_tree.order)
+    orders["slide-bars"] = orders["density-bars"] = _orders(found)
     if compositions.patients:
-        pooled = compositions.patient_counts
+        pooled, people = compositions.patient_counts, compositions.patients
         shares = pooled / np.maximum(pooled.sum(axis=1, keepdims=True), 1)
-        plot = stacked_bars(compositions.patients, shares, names, colors, axis, "patient-bars")
-        _add_bars(figures, "patient-bars", plot)
-        people = [(name, "") for name in compositions.patients]
+        drawn.append(Bars("patient", people, shares, "share of cells", "patient-bars"))
         likeness = compositions.patient_tree.order
-        orders["patient-bars"] = _orders(bar_orders(people, shares, pooled, names, likeness))
+        found = bar_orders(people, [""] * len(people), pooled, names, likeness)
+        orders["patient-bars"] = _orders(found)
+    for bars in drawn:
+        figures[bars.name] = figure_json(stacked_bars(bars, names, colors), bars.name)
     if len(slides) > 1:
         figures["heat"] = figure_json(heat_map(compositions, names), "heat")
     if compositions.components is not None:
         plot = component_plot(compositions, names, colors)
         figures["components"] = figure_json(plot, "components")
-
-
-def _add_bars(figures: dict[str, Json], name: str, plot: Any) -> None:
-    figures[name] = figure_json(plot, name)
 
 
 def _orders(found: list[tuple[str, list[int]]]) -> list[dict[str, Any]]:
@@ -149,6 +142,7 @@ def _environment() -> Any:
     )
     environment.filters |= {
         "number": number,
+        "signed": signed,
         "percent": percent,
         "p": p_text,
         "duration": duration,

@@ -53,6 +53,12 @@ def number(value: float) -> str:
     return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
 
 
+def signed(value: float) -> str:
+    """Two decimals with a sign: +0.42, −0.17; 0.00 has none."""
+    text = f"{value:+.2f}"
+    return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
+
+
 def percent(share: float) -> str:
     """A share as people say it."""
     if 0 < share < 0.0005:
