@@ -37,6 +37,7 @@ import numpy as np
 from ccrl_wsi.arrays import FloatArray, IntArray
 from ccrl_wsi.config import NucleiSettings, load_settings
 from ccrl_wsi.datasets.consep import read_consep
+from ccrl_wsi.datasets.label_maps import read_label_maps
 from ccrl_wsi.datasets.labelled_image import LabelledImage
 from ccrl_wsi.datasets.monuseg import read_monuseg
 from ccrl_wsi.datasets.tnbc import read_tnbc
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--segmenter", action="append", help="default: compact, then watershed")
     parser.add_argument("--set", action="append", default=[], help="a setting, as in `run`")
     parser.add_argument("--on", choices=DATA_SETS, action="append", help="default: all sets")
+    parser.add_argument("--label-maps", type=Path, help="a folder with images and labels, alone")
     parser.add_argument("--limit", type=int, help="images of each data set at most")
     given = parser.parse_args()
     cv2.setNumThreads(1)
@@ -74,6 +76,10 @@ def main() -> None:
     for name in given.segmenter or ("compact", "watershed"):
         settings = load_settings(overrides=[f"nuclei.segmenter={name}", *given.set]).nuclei
         segment = partial(_segment, make_segmenter(settings, "cpu"), settings)
+        if given.label_maps:
+            own = read_label_maps(given.label_maps, 0.25)
+            print(_row(f"{name} | {given.label_maps.name}", *_score_all(own, segment)), flush=True)
+            continue
         for title in given.on or DATA_SETS:
             images = islice(DATA_SETS[title](given.data), given.limit)
             print(_row(f"{name} | {title}", *_score_all(images, segment)), flush=True)
