@@ -36,10 +36,17 @@ HALF_ROUNDING = 0.02
 
 @dataclass(frozen=True, slots=True)
 class EncoderPlan:
-    """How the network was built: key and arguments of ``embeddings.network.ARCHITECTURES``."""
+    """How the network was built: key and arguments of ``embeddings.network.ARCHITECTURES``.
+
+    Parameters
+    ----------
+    mean_and_std
+        Of every channel, that inputs are normalised with; None: those of the training crops.
+    """
 
     architecture: str
     arguments: Mapping[str, Any]
+    mean_and_std: tuple[float, float] | None = None
 
 
 def write_encoder(
@@ -101,6 +108,8 @@ def _header(
     training: Mapping[str, Any],
 ) -> CheckpointHeader:
     mean, std = channel_statistics(crops.crops)
+    if plan.mean_and_std is not None:
+        mean, std = (np.full(crops.n_channels, value) for value in plan.mean_and_std)
     return CheckpointHeader(
         name=export.name,
         architecture=plan.architecture,
