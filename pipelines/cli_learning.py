@@ -127,10 +127,13 @@ def evaluate(  # noqa: PLR0913
     """
     from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.errors import ConfigError
     from ccrl_wsi.evaluation.settings import EvaluateSettings
     from pipelines.evaluate import evaluate as evaluate_
     from pipelines.evaluation_report import write_report
 
+    if schedule and table is None:
+        raise ConfigError("--schedule is for --table: it says how the rows' networks are trained.")
     kind, overrides = _data_overrides(data)
     overrides = [*set_, *overrides, *(["on_train=true"] if on_train else [])]
     if table is not None:

@@ -40,6 +40,8 @@ class TableRow:
         As ``evaluate`` knows it; empty where it must be trained.
     configs
         Settings files of a training by schedule; ``{kind}`` is the data set's.
+    architecture
+        Of the networks that may be given for it; empty: none may.
     changes
         Overrides of a training's settings.
     note
@@ -50,6 +52,7 @@ class TableRow:
     note: str
     encoder: str = ""
     configs: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
     changes: tuple[str, ...] = ()
 
 
@@ -58,6 +61,7 @@ def _trained(method: str) -> dict[str, str]:
 
 
 _CCRL = {"paper": "train/ccrl_{kind}", "cpu": "train/cpu_small"}
+_CCRL_NETWORK = "preact_resnet18"
 ROWS: dict[int, tuple[TableRow, ...]] = {
     2: (
         TableRow(
@@ -82,37 +86,42 @@ ROWS: dict[int, tuple[TableRow, ...]] = {
             "Layers unknown: those of DCEC with 32 dimensions. Its own clusters are the nearest "
             "learned centres.",
             configs=_trained("dcae"),
+            architecture="dcae_encoder",
         ),
         TableRow(
             "infogan",
             "As many categories as classes; k-means is on the critic's features, its own clusters "
             "are the likeliest category (Q).",
             configs=_trained("infogan"),
+            architecture="infogan_critic",
         ),
-        TableRow("ccrl", "The method of the paper.", configs=_CCRL),
+        TableRow("ccrl", "The method of the paper.", configs=_CCRL, architecture=_CCRL_NETWORK),
         TableRow(
             "untrained", "A floor the paper does not show: CCRL's network at random.", "untrained"
         ),
         TableRow("pixels", "Another: principal components of the crops.", "pixels"),
     ),
     3: (
-        TableRow("ccrl", "Nothing left out.", configs=_CCRL),
+        TableRow("ccrl", "Nothing left out.", configs=_CCRL, architecture=_CCRL_NETWORK),
         TableRow(
             "no_local_global",
             "Both views are cropped.",
             configs=_CCRL,
+            architecture=_CCRL_NETWORK,
             changes=("views.cropped=both",),
         ),
         TableRow(
             "no_ensembling",
             "The query network instead of its running mean.",
             configs=_CCRL,
+            architecture=_CCRL_NETWORK,
             changes=("export.network=query",),
         ),
         TableRow(
             "no_predictor",
             "No prediction head.",
             configs=_CCRL,
+            architecture=_CCRL_NETWORK,
             changes=("network.predictor=null",),
         ),
     ),
@@ -286,7 +295,7 @@ def _source(row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _W
     if given and row.name.startswith("imagenet"):
         return _Source(row.encoder, "weights as given", weights=Path(given))
     if given:
-        return _Source(given, f"as given: {_told_by(given)}")
+        return _Source(given, f"as given: {_told_by(row, given)}")
     if row.encoder:
         is_imagenet = row.name.startswith("imagenet")
         said = "torchvision's weights" if is_imagenet else "nothing is trained"
@@ -389,16 +398,20 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _told_by(file: str) -> str:
-    """How the encoder in ``file`` was trained, as it says itself."""
-    from ccrl_wsi.config import is_path
+def _told_by(row: TableRow, given: str) -> str:
+    """How the encoder ``given`` for ``row`` was trained, as it says itself."""
     from ccrl_wsi.embeddings.checkpoint import read_header
+    from ccrl_wsi.embeddings.encoders import encoder_file
 
-    if not is_path(file):
-        return file
-    training = read_header(Path(file).expanduser()).training
-    size = training.get("settings", {}).get("schedule", {}).get("batch_size", "?")
-    return f"{Path(file).name}, {training.get('n_steps', '?')} steps of {size}"
+    if not row.architecture:
+        raise ConfigError(f"{row.name} is not trained: name it without a file.")
+    path = encoder_file(given)
+    header = None if path is None else read_header(path)
+    if path is None or header is None or header.architecture != row.architecture:
+        found = given if header is None else f"{given} holds {header.architecture}"
+        raise ConfigError(f"{found}; the row {row.name} takes {row.architecture}.")
+    size = header.training.get("settings", {}).get("schedule", {}).get("batch_size", "?")
+    return f"{path.name}, {header.training.get('n_steps', '?')} steps of {size}"
 
 
 def _has_gpu(settings: EvaluateSettings) -> bool:

@@ -183,6 +183,14 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _points_have_no_size(self) -> TrainSettings:
+        if self.data.kind == "crc" and self.export.size_weight > 0:
+            raise ValueError(
+                "crc tells nuclei by points, so their size is unknown: set export.size_weight=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_rate_gets_as_high_as_asked(self) -> TrainSettings:
         schedule = self.schedule
         if schedule.warmup_epochs >= schedule.epochs:

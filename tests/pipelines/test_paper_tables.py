@@ -129,6 +129,13 @@ def test_a_given_file_is_scored_by_its_own_clusters_too(tmp_path, dcae_file):
     assert [line["paper"] for line in own] == ["10.1", "7.3", "50.5"]
 
 
+def test_a_file_of_another_method_is_not_taken_for_the_rows(tmp_path, dcae_file):
+    given = {"infogan": str(dcae_file), "pixels": str(dcae_file)}
+    rows = filled(tmp_path, given)
+    assert "holds dcae_encoder; the row infogan takes infogan_critic" in rows["infogan"].could_not
+    assert "pixels is not trained" in rows["pixels"].could_not
+
+
 def test_what_must_be_trained_is_trained_by_the_named_schedule(tmp_path, monkeypatch):
     asked = []
 
@@ -195,6 +202,6 @@ def test_data_may_come_with_its_kind():
 
 def test_the_command_tells_wrong_use(tmp_path):
     runner = CliRunner()
-    for words in (["--table", "5"], ["--table", "2", "nonsense"]):
+    for words in (["--table", "5"], ["--table", "2", "nonsense"], ["--schedule", "cpu"]):
         found = runner.invoke(app, ["evaluate", *words, "-o", str(tmp_path)])
         assert found.exit_code != 0
