@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +82,8 @@ def write_encoder(
         not survive the file. An older file at ``path`` then stays.
     """
     twin = copy.deepcopy(network).eval().float()
-    device = str(next(twin.parameters()).device)
+    # Principal components are a buffer, no parameter.
+    device = str(next(chain(twin.parameters(), twin.buffers())).device)
     header = _header(twin, plan, crops, export, training)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".encoder-", dir=path.parent) as folder:

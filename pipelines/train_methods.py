@@ -148,7 +148,6 @@ def _pixels(settings: TrainSettings, crops: CropSet, device: str, world: World) 
     network = _built(plan)
     found = {"mean": torch.from_numpy(mean), "components": torch.from_numpy(components)}
     network.load_state_dict(found)
-    # A module without parameters does not tell its device; the encoder's file is written on CPUs.
     return Method(None, lambda: network, plan)
 
 

@@ -59,7 +59,7 @@ def test_the_decoder_draws_images_of_the_crops_size(size_px):
 def test_reconstruction_is_learned():
     metrics = go(make_learner("dcae.pretrain_epochs=100"), range(60), 60)
     first, last = (float(m["loss"].detach()) for m in (metrics[0], metrics[-1]))
-    assert last < 0.5 * first
+    assert last < 0.8 * first
 
 
 def test_reconstruction_comes_first_then_clusters_are_placed():
