@@ -30,7 +30,7 @@ from ccrl_wsi.training.ccrl_learner import CcrlLearner
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.optimisation import Optimisation
 from ccrl_wsi.training.settings import TrainSettings
-from pipelines.train import make_model
+from pipelines.train_methods import make_model
 
 WARM_UP = 3
 

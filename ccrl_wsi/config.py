@@ -178,7 +178,11 @@ class EmbeddingSettings(Section):
 
     encoder: str = Field(
         "ccrl",
-        description="ccrl: the bundled one; morphology: measurements; or a checkpoint's path.",
+        description="ccrl: the bundled one; morphology: measurements; or a checkpoint's path. "
+        "To compare with: morphological, manual, imagenet, imagenet50.",
+    )
+    weights: Path | None = Field(
+        None, description="imagenet, imagenet50: local weight file; null: torchvision's download."
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
 
@@ -270,7 +274,7 @@ CELL_SECTIONS = ("tissue", "tiles", "nuclei", "crops", "embedding")
 NOT_IN_CELLS = {
     "tissue": ("regions",),
     "nuclei": ("weights", "batch_size"),
-    "embedding": ("encoder", "batch_size"),
+    "embedding": ("encoder", "weights", "batch_size"),
 }
 """Of those, what does not: places of files, whose content is asked instead, and batches."""
 
@@ -356,7 +360,9 @@ def with_absolute_paths(settings: Settings) -> Settings:
             "nuclei": nuclei.model_copy(update={"weights": _absolute(nuclei.weights)}),
             "tissue": tissue.model_copy(update={"regions": _absolute(tissue.regions)}),
             "clusters": clusters.model_copy(update={"codebook": _absolute(clusters.codebook)}),
-            "embedding": settings.embedding.model_copy(update={"encoder": encoder}),
+            "embedding": settings.embedding.model_copy(
+                update={"encoder": encoder, "weights": _absolute(settings.embedding.weights)}
+            ),
         }
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
-from ccrl_wsi.measurement_names import NAMES
+from ccrl_wsi.measurement_names import NAMES, has_shapes
 
 UNLABELLED = -1
 COUNTED_AT_ONCE = 4096
@@ -24,7 +24,8 @@ class CropSet:
     crops
         (n, side, side, channels) uint8.
     measurements
-        (n, m) float32, columns of ``ccrl_wsi.measurement_names``.
+        (n, m) float32, columns of ``ccrl_wsi.measurement_names``: ``NAMES``, and ``SHAPE_NAMES``
+        after them where they were asked for.
     source
         (n,) int32 index into ``source_names``.
     label
@@ -52,7 +53,7 @@ class CropSet:
             raise ValueError(f"CropSet fields disagree in length: {lengths}")
         if self.crops.ndim != 4 or self.crops.shape[1] != self.crops.shape[2]:
             raise ValueError(f"crops must be (n, side, side, channels), not {self.crops.shape}")
-        if self.measurements.shape[1] != len(NAMES):
+        if self.measurements.shape[1] != len(NAMES) and not has_shapes(self.measurements):
             raise ValueError(f"{self.measurements.shape[1]} measurements instead of {len(NAMES)}")
         _check_index("source", self.source, 0, len(self.source_names))
         _check_index("label", self.label, UNLABELLED, len(self.class_names))

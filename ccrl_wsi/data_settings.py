@@ -13,14 +13,15 @@ from ccrl_wsi.config import Positive, Section
 class DataSettings(Section):
     """Which nuclei. The form of the files is told, never guessed."""
 
-    kind: Literal["consep", "nucls", "label_maps", "run"] = Field(
+    kind: Literal["consep", "nucls", "crc", "label_maps", "run"] = Field(
         "consep",
-        description="consep; nucls: corrected single-rater; label_maps: images/ and labels/; "
+        description="consep; nucls: corrected single-rater; crc: CRCHistoPhenotypes, whose nuclei "
+        "are points, each taken for a disc of 13.5 px; label_maps: images/ and labels/; "
         "run: crops that `ccrl-wsi run --set crops.keep=true` kept.",
     )
     path: Path = Field(Path("data/consep"), description="The folder that was unpacked.")
     split: Literal["train", "test", "all"] = Field(
-        "train", description="consep, nucls: which part."
+        "train", description="consep, nucls, crc: which part."
     )
     classes: Literal["merged", "official"] = Field(
         "merged",
@@ -33,6 +34,9 @@ class DataSettings(Section):
     )
     scale: Positive = Field(2.0, description="Window side / long side of the nucleus' box.")
     size_px: int = Field(32, ge=8, description="Side of the crop after resizing.")
+    shapes: bool = Field(
+        False, description="Measure the boundaries too: the evaluation of `morphological` asks."
+    )
     max_per_slide: int | None = Field(
         None, ge=1, description="run: at most so many cells of a slide, drawn by seed."
     )

@@ -119,3 +119,44 @@ def columns_of(measurements: FloatArray, names: Sequence[str]) -> FloatArray:
     """The columns called ``names`` of ``measurements`` (n, m), in the order asked for."""
     chosen: FloatArray = measurements[:, [NAMES.index(name) for name in names]]
     return chosen
+
+
+def has_shapes(measurements: FloatArray) -> bool:
+    """Whether ``SHAPE_NAMES`` follow the columns that every store has."""
+    return bool(measurements.shape[1] == len(NAMES) + len(SHAPE_NAMES))
+
+
+SHAPE_NAMES = (
+    "area_um2",
+    "perimeter_um",
+    "equivalent_diameter_um",
+    "vectors_perimeter_um",
+    "polygon_perimeter_um",
+    "polygon_area_um2",
+    "ellipse_eccentricity",
+    "ellipse_major_axis_um",
+    "ellipse_minor_axis_um",
+    "ellipse_area_um2",
+    "ellipse_perimeter_um",
+    "ellipse_variance",
+    "circle_radius_um",
+    "circle_perimeter_um",
+    "circle_area_um2",
+    "circle_variance",
+    "curvature_mean_per_um",
+    "curvature_std_per_um",
+    "n_protrusions",
+    "n_indentations",
+    "curvature_max_per_um",
+    "curvature_min_per_um",
+    "rectangle_long_side_um",
+    "rectangle_short_side_um",
+    "extent",
+    "solidity",
+    "compactness",
+    "elongation",
+    "convexity",
+    "circularity",
+)
+"""The 30 shapes of ``ccrl_wsi.nuclei.boundary_shapes``: measured only for encoders that ask, after
+``NAMES``, and never stored."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -92,24 +92,33 @@ def label_fields(
     raise typer.Exit(1 if problems else 0)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],
     encoders: Annotated[
         list[str] | None,
         typer.Argument(
-            help="morphology, pixels, untrained, or CCRL checkpoints (.safetensors).",
+            help="ccrl, morphology, morphological, manual, imagenet, pixels, untrained, or "
+            "checkpoints (.safetensors); with --table: its rows, such as dcae or dcae=FILE.",
             show_default=False,
         ),
     ] = None,
     config: ConfigFiles = [],  # noqa: B006
     set_: Overrides = [],  # noqa: B006
     data: Annotated[
-        Path | None, typer.Option(help="The data set's folder: short for --set data.path=.")
+        str | None,
+        typer.Option(help="The data set's folder; with its kind, as consep=FOLDER, if not CoNSeP."),
     ] = None,
     on_train: Annotated[
         bool,
         typer.Option("--on-train", help="Fit and score on the training cells only, to choose by."),
     ] = False,
+    table: Annotated[
+        int | None, typer.Option(help="Make a table of the CCRL paper anew: 2 or 3.")
+    ] = None,
+    schedule: Annotated[
+        Literal["paper", "cpu"] | None,
+        typer.Option(help="--table: train as the sources do (paper), or briefly (cpu)."),
+    ] = None,
 ) -> None:
     """Judge encoders by classes that people gave to nuclei, as in the CCRL paper.
 
@@ -118,17 +127,74 @@ def evaluate(
     """
     from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.errors import ConfigError
     from ccrl_wsi.evaluation.settings import EvaluateSettings
     from pipelines.evaluate import evaluate as evaluate_
     from pipelines.evaluation_report import write_report
 
-    # As JSON, which is YAML too: a path is a path, whatever it looks like.
-    overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
+    if schedule and table is None:
+        raise ConfigError("--schedule is for --table: it says how the rows' networks are trained.")
+    kind, overrides = _data_overrides(data)
+    overrides = [*set_, *overrides, *(["on_train=true"] if on_train else [])]
+    if table is not None:
+        files = [*_files_of(kind), *config]
+        _table(out, encoders or [], files, overrides, (table, schedule))
+        return
     overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
-    overrides += ["on_train=true"] if on_train else []
     settings = load_tree(EvaluateSettings, [find_config(file) for file in config], overrides)
     evaluation = evaluate_(settings)
     write_report(evaluation, out)
     typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
     typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
     raise typer.Exit(evaluation.exit_code)
+
+
+def _data_overrides(data: str | None) -> tuple[str, list[str]]:
+    """The kind that ``--data KIND=FOLDER`` names, if it does, and the settings it stands for."""
+    from typing import get_args
+
+    from ccrl_wsi.data_settings import DataSettings
+
+    if not data:
+        return "", []
+    kinds = get_args(DataSettings.model_fields["kind"].annotation)
+    kind, equals, path = data.partition("=")
+    if not equals or kind not in kinds:
+        kind, path = "", data
+    # As JSON, which is YAML too: a path is a path, whatever it looks like.
+    told = [f"data.path={json.dumps(path)}"]
+    return kind, [f"data.kind={kind}", *told] if kind else told
+
+
+def _files_of(kind: str) -> list[str]:
+    """The settings file of a data set's evaluation, if there is one."""
+    from ccrl_wsi.config_files import config_names
+
+    name = f"evaluate/{kind}"
+    return [name] if name in config_names() else []
+
+
+def _table(
+    out: Path,
+    wanted: list[str],
+    config: list[str],
+    overrides: list[str],
+    which: tuple[int, Literal["paper", "cpu"] | None],
+) -> None:
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from pipelines.paper_table_report import write_table
+    from pipelines.paper_tables import TablePlan, make_table
+
+    number, schedule = which
+    given = {name: file or None for name, _, file in (text.partition("=") for text in wanted)}
+    files = [find_config(file) for file in config]
+    settings = load_tree(EvaluateSettings, files, ["probes=false", *overrides])
+    plan = TablePlan(number, given, schedule)
+    rows = make_table(
+        plan, settings, out, lambda so_far: write_table(number, so_far, settings, out)
+    )
+    typer.echo((out / f"table{number}.md").read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"Results in {out}: table{number}.csv, table{number}.md, table{number}.png")
+    raise typer.Exit(1 if any(row.could_not for row in rows) else 0)

@@ -20,11 +20,15 @@ from ccrl_wsi.crops.cache import load_crop_set, save_crop_set
 from ccrl_wsi.crops.cut import crop_windows, cut_crops
 from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.datasets.consep import FOLDERS, read_consep
+from ccrl_wsi.datasets.crc import CLASSES as CRC_CLASSES
+from ccrl_wsi.datasets.crc import MPP as CRC_MPP
+from ccrl_wsi.datasets.crc import PointImage, read_crc, windows_around
 from ccrl_wsi.datasets.label_maps import read_label_maps
 from ccrl_wsi.datasets.labelled_image import LabelledImage
 from ccrl_wsi.datasets.nucls import read_nucls
 from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.measurement_names import NAMES
+from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.nuclei.measurements import measure
 from ccrl_wsi.nuclei.outlines import trace_outlines
 from ccrl_wsi.nuclei.regions import find_regions
@@ -38,6 +42,7 @@ SECONDS_BETWEEN_WORDS = 10.0
 SOURCES = {
     "nucls": ("rgb", "rgbs", "mask", "train_test_splits"),
     "label_maps": ("images", "labels", "types"),
+    "crc": ("Classification", "Detection", "."),
 }
 """Folders whose files decide the crops; CoNSeP has one a split."""
 
@@ -83,7 +88,8 @@ def cache_file(data: DataSettings, seed: int) -> Path:
     These are the settings, the names, sizes and dates of the source files, and, for crops of a
     run, the fingerprints of its slides.
     """
-    settings = data.model_dump(mode="json", exclude={"cache", "path"})
+    unused = set() if data.shapes else {"shapes"}
+    settings = data.model_dump(mode="json", exclude={"cache", "path", *unused})
     if data.kind == "run":
         sources: list[Any] = [seed if data.max_per_slide else 0, kept_cells(data)]
     else:
@@ -94,11 +100,19 @@ def cache_file(data: DataSettings, seed: int) -> Path:
     return Path(data.cache or ".") / f"{data.kind}-{data.split}-{digest}.npz"
 
 
-def crops_of_image(image: LabelledImage, scale: float, size_px: int) -> CropSet:
-    """Every nucleus of ``image``, cut and measured as a run does it, in the order of its ids."""
+def crops_of_image(
+    image: LabelledImage, scale: float, size_px: int, *, shapes: bool = False
+) -> CropSet:
+    """Every nucleus of ``image``, cut and measured as a run does it, in the order of its ids.
+
+    ``shapes``: the columns ``SHAPE_NAMES`` too.
+    """
     labels = _without_gaps(image)
     regions = find_regions(labels)
-    measured = measure(image.rgb, labels, regions, trace_outlines(labels, regions), image.mpp)
+    outlines = trace_outlines(labels, regions)
+    measured = measure(image.rgb, labels, regions, outlines, image.mpp)
+    if shapes:
+        measured = np.hstack([measured, measure_boundaries(outlines, image.mpp)])
     return CropSet(
         crops=cut_crops(image.rgb, crop_windows(regions.boxes, scale), size_px, "mirror"),
         measurements=measured,
@@ -111,11 +125,36 @@ def crops_of_image(image: LabelledImage, scale: float, size_px: int) -> CropSet:
     )
 
 
+def crops_of_points(image: PointImage, data: DataSettings) -> CropSet:
+    """Every nucleus of ``image``, known by a point: windows of one size, measurements unknown."""
+    n = len(image.xy)
+    windows = windows_around(image.xy, data.scale)
+    return CropSet(
+        crops=cut_crops(image.rgb, windows, data.size_px, "mirror"),
+        measurements=np.full((n, len(NAMES)), np.nan, np.float32),
+        source=np.zeros(n, np.int32),
+        label=image.label,
+        source_names=(image.name,),
+        class_names=CRC_CLASSES,
+        scale=data.scale,
+        mpp=data.mpp or CRC_MPP,
+    )
+
+
+def _cut_points(data: DataSettings) -> CropSet:
+    if data.shapes:
+        raise ConfigError("CRCHistoPhenotypes tells nuclei by points: they have no shapes.")
+    images = read_crc(data.path, data.split)
+    return CropSet.concat([crops_of_points(image, data) for image in images])
+
+
 def _cut_all(data: DataSettings) -> CropSet:
+    if data.kind == "crc":
+        return _cut_points(data)
     parts: list[CropSet] = []
     n_nuclei, said = 0, perf_counter()
     for image in _read_images(data):
-        crops = crops_of_image(image, data.scale, data.size_px)
+        crops = crops_of_image(image, data.scale, data.size_px, shapes=data.shapes)
         # The paper drops what NuCLS leaves unlabelled (code 99).
         parts.append(crops.where(crops.label != UNLABELLED) if data.kind == "nucls" else crops)
         n_nuclei += len(parts[-1])

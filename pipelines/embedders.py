@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CutRule:
-    """How crops are cut: the window's side over the nucleus' long side, and the crop's side."""
+    """How crops are cut: the window's side over the nucleus' long side, and the crop's side.
+
+    ``shapes``: boundaries are measured too.
+    """
 
     scale: float
     size_px: int
+    shapes: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,20 +98,38 @@ def find_candidate(asked: str, settings: EvaluateSettings) -> Candidate:
     rule = CutRule(settings.data.scale, settings.data.size_px)
     if asked in BASELINES:
         return Candidate(asked, asked, rule, partial(BASELINES[asked], settings))
-    from ccrl_wsi.embeddings.encoders import BUNDLED, ENCODERS, make_encoder
+    from ccrl_wsi.embeddings.encoders import (
+        BUNDLED,
+        ENCODERS,
+        NEED_OUTLINES,
+        PHOTOGRAPHS,
+        make_encoder,
+    )
 
-    named = [*ENCODERS, *BUNDLED]
+    named = [*ENCODERS, *PHOTOGRAPHS, *BUNDLED]
     if asked not in named:
         _check_file(asked, [*BASELINES, *named])
-    wanted = EmbeddingSettings(encoder=asked, batch_size=settings.batch_size)
+    _check_points(asked, settings)
+    wanted = EmbeddingSettings(
+        encoder=asked, weights=settings.imagenet_weights, batch_size=settings.batch_size
+    )
     encoder = make_encoder(wanted, settings.device)
     header: CheckpointHeader | None = getattr(encoder, "header", None)
     finished = Finished(encoder)
     if header is None:
+        rule = replace(rule, shapes=asked in NEED_OUTLINES)
         return Candidate(asked, encoder.name, rule, lambda crops: finished)
     rule = CutRule(header.crop.scale, header.crop.size_px)
     mpp, training = header.crop.mpp, header.training
     return Candidate(asked, encoder.name, rule, lambda crops: finished, mpp, training)
+
+
+def _check_points(asked: str, settings: EvaluateSettings) -> None:
+    if settings.data.kind == "crc" and asked in ("morphology", "morphological"):
+        raise ConfigError(
+            f"{asked} measures outlines; CRCHistoPhenotypes tells nuclei by points. Judge it on "
+            "another data set."
+        )
 
 
 def _check_file(asked: str, known: list[str]) -> None:

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,10 +37,17 @@ HALF_ROUNDING = 0.02
 
 @dataclass(frozen=True, slots=True)
 class EncoderPlan:
-    """How the network was built: key and arguments of ``embeddings.network.ARCHITECTURES``."""
+    """How the network was built: key and arguments of ``embeddings.network.ARCHITECTURES``.
+
+    Parameters
+    ----------
+    mean_and_std
+        Of every channel, that inputs are normalised with; None: those of the training crops.
+    """
 
     architecture: str
     arguments: Mapping[str, Any]
+    mean_and_std: tuple[float, float] | None = None
 
 
 def write_encoder(
@@ -74,7 +82,8 @@ def write_encoder(
         not survive the file. An older file at ``path`` then stays.
     """
     twin = copy.deepcopy(network).eval().float()
-    device = str(next(twin.parameters()).device)
+    # Principal components are a buffer, no parameter.
+    device = str(next(chain(twin.parameters(), twin.buffers())).device)
     header = _header(twin, plan, crops, export, training)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".encoder-", dir=path.parent) as folder:
@@ -101,6 +110,8 @@ def _header(
     training: Mapping[str, Any],
 ) -> CheckpointHeader:
     mean, std = channel_statistics(crops.crops)
+    if plan.mean_and_std is not None:
+        mean, std = (np.full(crops.n_channels, value) for value in plan.mean_and_std)
     return CheckpointHeader(
         name=export.name,
         architecture=plan.architecture,

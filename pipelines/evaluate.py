@@ -124,7 +124,7 @@ class CellStore:
 
     def _cut(self, rule: CutRule, part: str) -> CropSet:
         data = self._settings.data
-        changes = {"scale": rule.scale, "size_px": rule.size_px}
+        changes = {"scale": rule.scale, "size_px": rule.size_px, "shapes": rule.shapes}
         if data.kind in SPLIT_KINDS:
             chosen = data.model_copy(update={**changes, "split": part})
         else:

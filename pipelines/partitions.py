@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 
-from ccrl_wsi.arrays import ByteArray
+import numpy as np
+
+from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
 from ccrl_wsi.measurement_names import MEASUREMENTS
+from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Tile
 from pipelines.jobs import PartitionJob, Tally
@@ -36,7 +40,7 @@ def run_partition(job: PartitionJob) -> Tally:
         n_again += again
     cells = Cells.concat(found)
     with watch.stage("embed"):
-        embedding = encoder(cells.crops, cells.measurements)
+        embedding = encoder(cells.crops, _measurements(cells, job))
     kept = cells.crops if job.settings.crops.keep else cells.crops[:0]
     cells = replace(cells, embedding=embedding, crops=kept)
     tally = Tally(
@@ -50,6 +54,14 @@ def run_partition(job: PartitionJob) -> Tally:
     with watch.stage("write"):
         write_part(job.target, cells, {"fingerprint": job.fingerprint, "tally": asdict(tally)})
     return tally
+
+
+def _measurements(cells: Cells, job: PartitionJob) -> FloatArray:
+    """What the encoder is told of ``cells``: what is stored, and boundaries if it asks for them."""
+    if job.settings.embedding.encoder not in NEED_OUTLINES:
+        return cells.measurements
+    shapes = measure_boundaries(cells.outlines, job.info.mpp)
+    return np.hstack([cells.measurements, shapes])
 
 
 def _read_ahead(

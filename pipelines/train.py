@@ -12,25 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.devices import resolve_device
-from ccrl_wsi.embeddings.network import build_network
-from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.provenance import versions
-from ccrl_wsi.training.batch_normalisation import over_all_processes
 from ccrl_wsi.training.batches import Batches
-from ccrl_wsi.training.ccrl_learner import CcrlLearner
-from ccrl_wsi.training.ccrl_model import CcrlModel
 from ccrl_wsi.training.curves import draw_curves
-from ccrl_wsi.training.distributed import gather_rows, join_world, leave_world
-from ccrl_wsi.training.learner import Moment, World
+from ccrl_wsi.training.distributed import join_world, leave_world
+from ccrl_wsi.training.learner import World
 from ccrl_wsi.training.metric_log import read_metrics
-from ccrl_wsi.training.schedules import key_momentum, learning_rate
-from ccrl_wsi.training.settings import NetworkSettings, TrainSettings
+from ccrl_wsi.training.settings import ExportSettings, TrainSettings
 from pipelines.crop_sets import gather_crops
-from pipelines.encoder_file import EncoderPlan, write_encoder
+from pipelines.encoder_file import write_encoder
 from pipelines.folder_lock import exclusive
 from pipelines.train_folder import (
     TrainFolder,
@@ -38,14 +30,15 @@ from pipelines.train_folder import (
     deciding_settings,
     fingerprint_of,
 )
+from pipelines.train_methods import make_method, rates
 from pipelines.training_run import TrainingRun, check_same_data
 
 log = logging.getLogger("ccrl_wsi")
 
-FREE_TO_CHANGE = {"data": ("path", "cache"), "compute": ("save_every_minutes",)}
+FREE_TO_CHANGE = {"data": ("path", "cache", "shapes"), "compute": ("save_every_minutes",)}
 """What a continued training may be given anew: it decides neither weights nor what is logged."""
 
-NOT_IN_ENCODERS: dict[str, bool | set[str]] = {"compute": True, "data": {"path", "cache"}}
+NOT_IN_ENCODERS: dict[str, bool | set[str]] = {"compute": True, "data": {"path", "cache", "shapes"}}
 """Settings an encoder does not tell: the machine, and where on it files lie."""
 
 
@@ -91,7 +84,7 @@ def _train_together(
     check_same_data(fingerprint, "crops", device, world)
     # If the first is refused the folder, torchrun ends the others.
     is_first = world.is_first
-    deciding = deciding_settings(settings, FREE_TO_CHANGE)
+    deciding = what_decides(settings)
     folder = (
         claim_training(out, deciding, fingerprint, "crops")
         if is_first
@@ -120,29 +113,33 @@ class _Training:
         schedule = settings.schedule
         batches = Batches(crops.source, schedule.batch_size, settings.seed, schedule.balance)
         self.n_steps = batches.n_steps(schedule.epochs)
-        self._learner = CcrlLearner(
-            crops, make_model(settings, crops.n_channels, device), settings, device, world
-        )
+        self._run: TrainingRun | None = None
+        self._method = make_method(settings, crops, device, world)
+        learner = self._method.learner
+        if learner is None:
+            self.n_steps = 0
+            return
         self._run = TrainingRun(
-            self._learner,
+            learner,
             batches,
             folder,
             self.n_steps,
             settings.compute,
             device,
             world,
-            self._rates,
+            rates(settings),
         )
 
     def run(self) -> None:
         """Do the steps that are missing."""
-        self._run.run()
+        if self._run is not None:
+            self._run.run()
 
     def write_results(self) -> None:
         """The curves and the encoder."""
-        draw_curves(read_metrics(self._folder.metrics), self._folder.curves)
-        export, network = self._settings.export, self._settings.network
-        plan = EncoderPlan(network.architecture, _arguments(network, self._crops.n_channels))
+        if self._run is not None:
+            draw_curves(read_metrics(self._folder.metrics), self._folder.curves)
+        export = named_after_method(self._settings)
         record = {
             "data": self._settings.data.kind,
             "licence": export.licence,
@@ -152,41 +149,25 @@ class _Training:
             "settings": self._settings.model_dump(mode="json", exclude=NOT_IN_ENCODERS),
             "versions": {name: versions()[name] for name in ("ccrl-wsi", "torch", "numpy")},
         }
-        encoder = self._learner.model.encoder(export.network)
+        encoder, plan = self._method.encoder(), self._method.plan
         write_encoder(self._folder.encoder, encoder, plan, self._crops, export, record)
 
-    def _rates(self, moment: Moment) -> dict[str, float]:
-        schedule = self._settings.schedule
-        return {
-            "learning_rate": learning_rate(moment, schedule),
-            "momentum": key_momentum(moment, schedule),
-        }
+
+def named_after_method(settings: TrainSettings) -> ExportSettings:
+    """What is told of the encoder; without a name of its own it is called after its method."""
+    export = settings.export
+    if "name" in export.model_fields_set:
+        return export
+    return export.model_copy(update={"name": settings.method})
 
 
-def make_model(settings: TrainSettings, n_channels: int, device: str) -> CcrlModel:
-    """The model of ``settings`` for crops of ``n_channels``, with its first weights."""
-    network, arguments = settings.network, _arguments(settings.network, n_channels)
-
-    def backbone() -> nn.Module:
-        try:
-            return build_network(network.architecture, arguments)
-        except KeyError:
-            raise ConfigError(
-                f"network.architecture={network.architecture}: there is preact_resnet18."
-            ) from None
-
-    n_dimensions = network.widths[-1]
-    model = CcrlModel(backbone, n_dimensions, network, settings.loss, settings.seed, gather_rows)
-    over_all_processes(model, device)
-    return model
-
-
-def _arguments(network: NetworkSettings, n_channels: int) -> dict[str, Any]:
-    return {
-        "n_channels": n_channels,
-        "widths": list(network.widths),
-        "stem_stride": network.stem_stride,
-    }
+def what_decides(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that decide what comes out; of the methods, only those of the one in use."""
+    tree = deciding_settings(settings, FREE_TO_CHANGE)
+    unused = {"dcae", "infogan", "pixels"} - {settings.method}
+    if settings.method == "ccrl":
+        unused.add("method")  # as folders were begun before there were others
+    return {name: value for name, value in tree.items() if name not in unused}
 
 
 def fingerprint_of_crops(crops: CropSet) -> str:

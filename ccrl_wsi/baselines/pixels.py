@@ -40,6 +40,11 @@ class PixelComponents:
         self._components, self._shape = components.astype(np.float32), shape
 
     @property
+    def directions(self) -> tuple[FloatArray, FloatArray]:
+        """(p,) mean and (n_components, p) components, float32."""
+        return self._mean, self._components
+
+    @property
     def n_dimensions(self) -> int:
         """Number of components."""
         return len(self._components)

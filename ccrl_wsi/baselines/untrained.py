@@ -58,9 +58,7 @@ class Untrained:
         device: str = "cpu",
         batch_size: int = 1024,
     ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng_for(seed, "untrained weights").integers(2**63)))
-            network = build().eval()
+        network = random_network(build, seed).eval()
         self.n_dimensions = cast(int, network.n_dimensions)
         self.fingerprint = _fingerprint(network, scale)
         self._network, self._device = network.to(device), torch.device(device)
@@ -83,6 +81,13 @@ class Untrained:
                 found = self._network((batch.permute(0, 3, 1, 2).float() / 255 - mean) / std)
                 vectors[start : start + self._batch_size] = found.float().cpu().numpy()
         return vectors
+
+
+def random_network(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What ``build`` makes, with weights that depend on ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng_for(seed, "untrained weights").integers(2**63)))
+        return build()
 
 
 def channel_scale(crops: CropSet) -> ChannelScale:

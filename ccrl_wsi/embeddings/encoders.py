@@ -8,12 +8,24 @@ from pathlib import Path
 from ccrl_wsi.config import CropSettings, EmbeddingSettings, is_path
 from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.embeddings.checkpoint import check_crop_rule, check_network, read_header
+from ccrl_wsi.embeddings.manual import Manual
+from ccrl_wsi.embeddings.morphological import Morphological
 from ccrl_wsi.embeddings.morphology import Morphology
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.interfaces import Encoder
 
-ENCODERS: dict[str, Callable[[], Encoder]] = {"morphology": Morphology}
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "morphology": Morphology,
+    "morphological": Morphological,
+    "manual": Manual,
+}
 """The encoders that need no file."""
+
+PHOTOGRAPHS = ("imagenet", "imagenet50")
+"""The encoders whose weights are torchvision's."""
+
+NEED_OUTLINES = ("morphological",)
+"""The encoders that also ask for ``measurement_names.SHAPE_NAMES``."""
 
 BUNDLED = {"ccrl": Path(__file__).parent / "bundled" / "ccrl.safetensors"}
 """The checkpoints that come with the package."""
@@ -38,6 +50,11 @@ def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
     ModelError
         If it is a checkpoint that cannot be used.
     """
+    if settings.encoder in PHOTOGRAPHS:
+        from ccrl_wsi.embeddings.imagenet import ImageNet
+
+        place = resolve_device(device)
+        return ImageNet(settings.encoder, settings.weights, place, settings.batch_size)
     path = encoder_file(settings.encoder)
     if path is None:
         return ENCODERS[settings.encoder]()
@@ -56,7 +73,7 @@ def encoder_file(name: str) -> Path | None:
     ModelError
         If it should have come with the package and did not.
     """
-    if name in ENCODERS:
+    if name in ENCODERS or name in PHOTOGRAPHS:
         return None
     if name in BUNDLED:
         if not BUNDLED[name].is_file():
@@ -69,7 +86,7 @@ def encoder_file(name: str) -> Path | None:
     if not is_path(name):
         raise ConfigError(
             f"Unknown encoder {name!r}. Set embedding.encoder to "
-            f"{', '.join([*ENCODERS, *BUNDLED])} or to the path of a CCRL checkpoint "
+            f"{', '.join([*ENCODERS, *PHOTOGRAPHS, *BUNDLED])} or to the path of a CCRL checkpoint "
             "(.safetensors)."
         )
     return Path(name).expanduser()
@@ -121,7 +138,7 @@ def is_light(settings: EmbeddingSettings) -> bool:
     """
     path = encoder_file(settings.encoder)
     if path is None:
-        return True
+        return settings.encoder not in PHOTOGRAPHS
     from ccrl_wsi.embeddings.network import multiply_adds
 
     header = read_header(path)

@@ -7,12 +7,16 @@ block: the embedding is the plain mean of what the residual blocks add up to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ccrl_wsi.embeddings.dcae_network import DcaeEncoder
+from ccrl_wsi.embeddings.infogan_network import InfoganCritic
+from ccrl_wsi.embeddings.pixel_network import PixelProjection
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS_PER_STAGE = 2
@@ -81,7 +85,12 @@ class PreActResNet18(nn.Module):
         return mean
 
 
-ARCHITECTURES: dict[str, type[PreActResNet18]] = {"preact_resnet18": PreActResNet18}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "preact_resnet18": PreActResNet18,
+    "dcae_encoder": DcaeEncoder,
+    "infogan_critic": InfoganCritic,
+    "pixel_projection": PixelProjection,
+}
 
 
 def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ccrl_wsi.config import Section
 from ccrl_wsi.data_settings import DataSettings
 
-SPLIT_KINDS = ("consep", "nucls")
+SPLIT_KINDS = ("consep", "nucls", "crc")
 """Data sets that say themselves which images are for testing."""
 
 
@@ -31,7 +31,11 @@ class EvaluateSettings(Section):
     seed: int = Field(0, ge=0, description="Of k-means' starts, samples and random weights.")
     encoders: tuple[str, ...] = Field(
         ("pixels", "morphology", "untrained"),
-        description="morphology, pixels, untrained, or CCRL checkpoints (.safetensors).",
+        description="morphology, pixels, untrained, ccrl, morphological, manual, imagenet, "
+        "imagenet50, or checkpoints (.safetensors).",
+    )
+    imagenet_weights: Path | None = Field(
+        None, description="imagenet, imagenet50: local weight file; null: torchvision's download."
     )
     data: DataSettings = Field(
         DataSettings(), description="The images; consep and nucls are split by themselves."

@@ -56,7 +56,7 @@ def measure_shapes(regions: Regions, outlines: Outlines, mpp: float) -> dict[str
     polygons = as_polygons(local)
     area, perimeter = shapely.area(polygons), shapely.length(polygons)
     hull = shapely.area(shapely.convex_hull(polygons))
-    major, minor, orientation = _ellipse_axes(local)
+    major, minor, orientation = ellipse_axes(local)
     area_um2 = regions.n_pixels * mpp**2
     return {
         "area_um2": area_um2,
@@ -216,7 +216,7 @@ def _contrast(grey: ByteArray, labels: IntArray, inside: _Pixels) -> FloatArray:
     return contrast
 
 
-def _ellipse_axes(rings: Outlines) -> tuple[FloatArray, FloatArray, FloatArray]:
+def ellipse_axes(rings: Outlines) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Long and short axis of the ellipses with the rings' second moments; angle in degrees.
 
     Sums over edges by Green's theorem, as the shoelace formula is for the area.

@@ -15,11 +15,13 @@ from pydantic import Field, model_validator
 
 from ccrl_wsi.config import Positive, Section
 from ccrl_wsi.data_settings import DataSettings
+from ccrl_wsi.training.baseline_settings import DcaeSettings, InfoganSettings, PixelSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1)]
 Range = tuple[float, float]
+Method = Literal["ccrl", "dcae", "infogan", "pixels", "untrained"]
 
 
 class NetworkSettings(Section):
@@ -157,11 +159,17 @@ class TrainSettings(Section):
     """Everything a training can be told."""
 
     seed: int = Field(0, ge=0)
+    method: Method = Field(
+        "ccrl", description="What is trained; pixels, untrained: a file without training."
+    )
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
     views: ViewSettings = ViewSettings()
     loss: LossSettings = LossSettings()
     schedule: CcrlScheduleSettings = CcrlScheduleSettings()
+    dcae: DcaeSettings = DcaeSettings()
+    infogan: InfoganSettings = InfoganSettings()
+    pixels: PixelSettings = PixelSettings()
     export: ExportSettings = ExportSettings()
     compute: TrainComputeSettings = TrainComputeSettings()
 
@@ -171,6 +179,14 @@ class TrainSettings(Section):
             raise ValueError(
                 "loss.kind=byol needs the prediction head: without it all cells become one point. "
                 "Set network.predictor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _points_have_no_size(self) -> TrainSettings:
+        if self.data.kind == "crc" and self.export.size_weight > 0:
+            raise ValueError(
+                "crc tells nuclei by points, so their size is unknown: set export.size_weight=0"
             )
         return self
 

@@ -336,3 +336,20 @@ def test_clustering_refuses_settings_of_cells():
     refuse_cell_settings(load_settings(overrides=["clusters.k=4", "overlay.points_above=5"]))
     with pytest.raises(ConfigError, match=r"cannot follow tiles\.mpp"):
         refuse_cell_settings(load_settings(overrides=["tiles.mpp=0.1"]))
+
+
+def test_outlines_are_measured_for_an_encoder_that_asks_and_are_not_stored(
+    slide_file, tmp_path, smoke
+):
+    """`morphological`: its thirty shapes are the embedding; measurements stay what they were."""
+    embedding = smoke.embedding.model_copy(update={"encoder": "morphological"})
+    settings = smoke.model_copy(update={"embedding": embedding})
+    result = run_cohort(list_slides([str(slide_file)]), tmp_path / "out", settings, SerialMachine())
+    assert result.exit_code == 0
+    store = open_store(tmp_path / "out" / "slides" / f"{slide_file.stem}.zarr")
+    shapes = store.embedding(0, store.n_cells)
+    assert shapes.shape == (store.n_cells, 30)
+    area = store.obs("area_um2")
+    # Holes count in the outline's area, not in the pixels'.
+    assert np.median(np.abs(shapes[:, 0] / area - 1)) < 0.02
+    assert np.corrcoef(shapes[:, 1], store.obs("perimeter_um"))[0, 1] > 0.999
