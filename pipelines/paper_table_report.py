@@ -69,7 +69,8 @@ def _points(rows: Sequence[FilledRow]) -> dict[str, dict[str, dict[str, float]]]
 
     points: dict[str, dict[str, dict[str, float]]] = {}
     for line in _lines(rows):
-        found = points.setdefault(line.row, {})
+        is_short = "CPU SCHEDULE" in line.schedule
+        found = points.setdefault(f"{line.row}{' (CPU schedule)' if is_short else ''}", {})
         if line.paper:
             found.setdefault(PAPER, {})[line.metric] = float(line.paper)
         if line.ours:

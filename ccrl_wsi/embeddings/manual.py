@@ -14,7 +14,6 @@ import json
 
 import cv2
 import numpy as np
-from skimage.feature import local_binary_pattern
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 
@@ -72,6 +71,8 @@ def sift_of(grey: ByteArray, sift: cv2.SIFT) -> FloatArray:
 
 def patterns_of(grey: ByteArray) -> FloatArray:
     """Histogram (59,) of the uniform patterns of an image; sums to 1."""
+    from skimage.feature import local_binary_pattern  # half a second that other encoders save
+
     pattern = local_binary_pattern(grey, N_NEIGHBOURS, RADIUS_PX, "nri_uniform").astype(np.int64)
     counts = np.bincount(pattern.ravel(), minlength=N_PATTERNS)
     shares: FloatArray = (counts / counts.sum()).astype(np.float32)
