@@ -92,7 +92,7 @@ def label_fields(
     raise typer.Exit(1 if problems else 0)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - the options of a command
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],
     encoders: Annotated[
         list[str] | None,
@@ -110,8 +110,15 @@ def evaluate(
         bool,
         typer.Option("--on-train", help="Fit and score on the training cells only, to choose by."),
     ] = False,
+    moa: Annotated[
+        Path | None,
+        typer.Option(help="Score these profiles (.csv, .parquet, .zarr) by mechanism of action."),
+    ] = None,
 ) -> None:
     """Judge encoders by classes that people gave to nuclei, as in the CCRL paper.
+
+    With --moa, judge profiles of wells by the mechanisms of action of compounds instead: NSC, NSCB
+    and drop. --data is then the folder of BBBC021's tables, if the profiles do not name compounds.
 
     Never choose a checkpoint or a setting by its score on the test cells: it would have learnt
     from their labels. Choose with --on-train, which does not open the test images.
@@ -122,6 +129,11 @@ def evaluate(
     from pipelines.evaluate import evaluate as evaluate_
     from pipelines.evaluation_report import write_report
 
+    if moa is not None:
+        if encoders or on_train:
+            raise typer.BadParameter("encoders and --on-train are not for --moa")
+        _evaluate_moa(moa, out, [find_config(file) for file in config], set_, data)
+        return
     # As JSON, which is YAML too: a path is a path, whatever it looks like.
     overrides = [*set_, *([f"data.path={json.dumps(str(data))}"] if data else [])]
     overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
@@ -132,3 +144,19 @@ def evaluate(
     typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
     typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
     raise typer.Exit(evaluation.exit_code)
+
+
+def _evaluate_moa(
+    profiles: Path, out: Path, config: list[Path], set_: list[str], data: Path | None
+) -> None:
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.evaluation.moa_settings import MoaSettings
+    from pipelines.evaluate_moa import evaluate_moa
+    from pipelines.moa_report import write_moa_report
+
+    overrides = [*set_, *([f"data={json.dumps(str(data))}"] if data else [])]
+    evaluation = evaluate_moa(profiles, load_tree(MoaSettings, config, overrides))
+    write_moa_report(evaluation, out)
+    typer.echo((out / "moa_scores.md").read_text(encoding="utf-8"), nl=False)
+    names = "moa_scores.csv, moa_scores.md, moa_nearest.csv, moa_confusion.csv, pictures/"
+    typer.echo(f"Results in {out}: {names}")
