@@ -17,6 +17,7 @@ def add_learning_commands(app: typer.Typer) -> None:
     app.command("train-segmenter")(train_segmenter)
     app.command("label-fields")(label_fields)
     app.command()(evaluate)
+    app.command()(profile)
 
 
 def train(
@@ -144,6 +145,21 @@ def evaluate(  # noqa: PLR0913 - the options of a command
     typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
     typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
     raise typer.Exit(evaluation.exit_code)
+
+
+def profile(
+    encoder: Annotated[Path, typer.Argument(help="Encoder that was trained on such fields.")],
+    data: Annotated[Path, typer.Option(help="Folder of fields and tables, as BBBC021's.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The table: .csv, .csv.gz, .parquet.")],
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Setting of the crops, such as fields=all.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Profiles of wells of cultured cells, for `evaluate --moa` and for other tools."""
+    from pipelines.profile import profile as profile_
+
+    profiles = profile_(encoder, data, out, set_)
+    typer.echo(f"{out}: {len(profiles)} wells, {len(profiles.names)} features")
 
 
 def _evaluate_moa(

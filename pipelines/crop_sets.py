@@ -40,6 +40,7 @@ SOURCES = {
     "label_maps": ("images", "labels", "types"),
 }
 """Folders whose files decide the crops; CoNSeP has one a split."""
+FIELD_SUFFIXES = (".tif", ".tiff", ".csv", ".gz")
 
 
 def gather_crops(data: DataSettings, seed: int) -> CropSet:
@@ -68,7 +69,7 @@ def gather_crops(data: DataSettings, seed: int) -> CropSet:
         log.info("%d nuclei from %s", len(crops), file)
         return crops
     start = perf_counter()
-    crops = gather_kept_crops(data, seed) if data.kind == "run" else _cut_all(data)
+    crops = _gather(data, seed)
     if not len(crops):
         raise StoreError(f"There is not one nucleus to learn from in {data.path}.")
     log.info("%d nuclei in %.1f s", len(crops), perf_counter() - start)
@@ -83,11 +84,13 @@ def cache_file(data: DataSettings, seed: int) -> Path:
     These are the settings, the names, sizes and dates of the source files, and, for crops of a
     run, the fingerprints of its slides.
     """
-    settings = data.model_dump(mode="json", exclude={"cache", "path"})
+    of_fields = set() if data.kind == "bbbc021" else {"fields", "illumination", "nucleus_px"}
+    settings = data.model_dump(mode="json", exclude={"cache", "path", *of_fields})
     if data.kind == "run":
         sources: list[Any] = [seed if data.max_per_slide else 0, kept_cells(data)]
     else:
         sources = [_stamp(path, data.path) for path in _source_files(data)]
+        sources += [seed] if data.kind == "bbbc021" and data.max_per_slide else []
     versions = [CROP_SETS_VERSION, CELLS_VERSION, list(NAMES)]
     text = json.dumps([versions, settings, sources], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -109,6 +112,16 @@ def crops_of_image(image: LabelledImage, scale: float, size_px: int) -> CropSet:
         scale=scale,
         mpp=image.mpp,
     )
+
+
+def _gather(data: DataSettings, seed: int) -> CropSet:
+    if data.kind == "run":
+        return gather_kept_crops(data, seed)
+    if data.kind == "bbbc021":
+        from pipelines.field_crops import gather_field_crops
+
+        return gather_field_crops(data, seed)
+    return _cut_all(data)
 
 
 def _cut_all(data: DataSettings) -> CropSet:
@@ -150,6 +163,8 @@ def _without_gaps(image: LabelledImage) -> IntArray:
 
 
 def _source_files(data: DataSettings) -> list[Path]:
+    if data.kind == "bbbc021":  # images lie in a folder a plate, with tables beside them
+        return sorted(p for p in data.path.rglob("*") if p.suffix.lower() in FIELD_SUFFIXES)
     folders = FOLDERS[data.split] if data.kind == "consep" else SOURCES[data.kind]
     found = [path for name in folders for path in (data.path / name).rglob("*") if path.is_file()]
     return sorted(found)

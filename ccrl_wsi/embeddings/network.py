@@ -7,12 +7,15 @@ block: the embedding is the plain mean of what the residual blocks add up to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ccrl_wsi.embeddings.resnet import PLAIN_RESNETS, plain_resnet
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS_PER_STAGE = 2
@@ -81,7 +84,10 @@ class PreActResNet18(nn.Module):
         return mean
 
 
-ARCHITECTURES: dict[str, type[PreActResNet18]] = {"preact_resnet18": PreActResNet18}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "preact_resnet18": PreActResNet18,
+    **{name: partial(plain_resnet, name) for name in PLAIN_RESNETS},
+}
 
 
 def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -93,6 +99,12 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         If there is no such architecture, or it does not take ``arguments``.
     """
     return ARCHITECTURES[architecture](**arguments)
+
+
+def n_dimensions(architecture: str, arguments: Mapping[str, Any]) -> int:
+    """Length of the embeddings a network gives, found without allocating it."""
+    with torch.device("meta"):
+        return cast(int, build_network(architecture, arguments).n_dimensions)
 
 
 def expected_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
