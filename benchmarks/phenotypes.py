@@ -23,6 +23,7 @@ import numpy as np
 from ccrl_wsi.baselines.untrained import Untrained, channel_scale
 from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import find_config
+from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.network import build_network
 from ccrl_wsi.evaluation.mechanism_scores import cosine_similarity
@@ -83,6 +84,17 @@ def figures(wells: Profiles) -> dict[str, dict[str, float]]:
     return found
 
 
+def cells_right(embed: Any, crops: CropSet) -> float:
+    """Per cent of treated cells whose nearest cell of another week has the same mechanism."""
+    vectors = embed(crops.crops, crops.measurements).astype(np.float64)
+    week = np.array([name.split("_")[0] for name in crops.source_names])[crops.source]
+    is_control = crops.label == crops.class_names.index("DMSO")
+    cosine = cosine_similarity(vectors)
+    cosine[(week[:, None] == week) | is_control] = -np.inf
+    right = crops.label[cosine.argmax(axis=1)] == crops.label
+    return 100 * float(right[~is_control].mean())
+
+
 def show(name: str, found: dict[str, dict[str, float]]) -> None:
     """Print one network's figures."""
     for kind, values in found.items():
@@ -124,6 +136,7 @@ def run(folder: Path, asked: Any) -> None:
         wells, _ = prepare_wells(profile_crops(crops, network, screen, "mean"), MoaSettings())
         found[name] = figures(wells)
         show(name, found[name])
+        print(f"{name:10} single cells, nearest of another week: {cells_right(network, crops):.1f}")
     plain = {name: values["as given"] for name, values in found.items()}
     ratio = plain["trained"]["margin"] / plain["untrained"]["margin"]
     repaired = found["trained"]["as given, TVN"]["margin"] / plain["trained"]["margin"]

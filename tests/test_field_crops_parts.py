@@ -8,7 +8,7 @@ from ccrl_wsi.datasets.illumination import PlateLightEstimate
 from ccrl_wsi.nuclei.fluorescent_nuclei import centres_of, find_fluorescent_nuclei
 
 
-def vignette(side=128):
+def vignette(side=512):
     y, x = np.ogrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     return 1.6 - 0.5 * (x**2 + y**2)
 
@@ -17,8 +17,8 @@ def test_the_light_of_a_plate_is_made_even():
     rng = np.random.default_rng(0)
     light = vignette()
     fields = [
-        (1000 * light[..., None] * rng.uniform(0.5, 1.5, (128, 128, 1))).astype(np.uint16)
-        for _ in range(40)
+        (1000 * light[..., None] * rng.uniform(0.5, 1.5, (512, 512, 1))).astype(np.uint16)
+        for _ in range(6)
     ]
     before, after = PlateLightEstimate(even=False), PlateLightEstimate()
     for field in fields:
@@ -27,7 +27,7 @@ def test_the_light_of_a_plate_is_made_even():
 
     def corner_to_middle(estimate):
         mean = np.mean([estimate.light().corrected(f).astype(float) for f in fields], axis=0)
-        return mean[:16, :16].mean() / mean[56:72, 56:72].mean()
+        return mean[:48, :48].mean() / mean[232:280, 232:280].mean()
 
     assert corner_to_middle(before) < 0.6
     assert corner_to_middle(after) == pytest.approx(1, abs=0.12)

@@ -17,8 +17,8 @@ from scipy.ndimage import median_filter
 from ccrl_wsi.arrays import AnyArray, ByteArray, FloatArray
 
 SMALLER = 4
-MEDIAN_SHARE = 24 / 256
-"""Side of the median filter over the field's shorter side: 24 px of BBBC021's smaller images."""
+MEDIAN_PX = 24
+"""Side of the median filter, in pixels of the smaller image; at most half of that."""
 DARKEST_PERCENTILE = 2
 """Of the light's shape, which counts as 1: robust against dark corners."""
 SAMPLED_EVERY = 4
@@ -109,7 +109,7 @@ def _smaller(field: AnyArray) -> FloatArray:
 
 
 def _shape_of_light(total: FloatArray) -> FloatArray:
-    side = max(3, round(MEDIAN_SHARE * min(total.shape)))
+    side = min(MEDIAN_PX, max(3, min(total.shape) // 2))
     smooth = median_filter(total, size=side, mode="nearest")
     darkest = np.percentile(smooth, DARKEST_PERCENTILE)
     shape: FloatArray = (
