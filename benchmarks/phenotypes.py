@@ -38,9 +38,6 @@ from pipelines.evaluate_moa import MoaResult, prepare_wells, score_wells
 from pipelines.profile import profile_crops
 from pipelines.train import train_encoder
 
-RIDGE = 1e-3
-"""Of profiles whose variance is made 1 over all controls beforehand."""
-
 
 def week_share(features: np.ndarray, week: np.ndarray) -> float:
     """Share of the variance of rows that lies between weeks."""
