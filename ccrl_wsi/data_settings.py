@@ -13,11 +13,12 @@ from ccrl_wsi.config import Positive, Section
 class DataSettings(Section):
     """Which nuclei. The form of the files is told, never guessed."""
 
-    kind: Literal["consep", "nucls", "crc", "label_maps", "run"] = Field(
+    kind: Literal["consep", "nucls", "crc", "label_maps", "run", "bbbc021"] = Field(
         "consep",
         description="consep; nucls: corrected single-rater; crc: CRCHistoPhenotypes, whose nuclei "
         "are points, each taken for a disc of 13.5 px; label_maps: images/ and labels/; "
-        "run: crops that `ccrl-wsi run --set crops.keep=true` kept.",
+        "run: crops that `ccrl-wsi run --set crops.keep=true` kept; bbbc021: fields of cultured "
+        "cells in three channels.",
     )
     path: Path = Field(Path("data/consep"), description="The folder that was unpacked.")
     split: Literal["train", "test", "all"] = Field(
@@ -38,7 +39,17 @@ class DataSettings(Section):
         False, description="Measure the boundaries too: the evaluation of `morphological` asks."
     )
     max_per_slide: int | None = Field(
-        None, ge=1, description="run: at most so many cells of a slide, drawn by seed."
+        None, ge=1, description="run, bbbc021: at most so many cells of a slide or field, by seed."
+    )
+    fields: Literal["labelled", "all"] = Field(
+        "labelled",
+        description="bbbc021: fields of controls and of treatments with a known mechanism, or all.",
+    )
+    illumination: bool = Field(True, description="bbbc021: make the light of each plate even.")
+    nucleus_px: Positive = Field(
+        36.0,
+        description="bbbc021: diameter of a typical nucleus, where locations are not given; 36 is "
+        "that of the profiles of 2013 (area 1,020 px).",
     )
     cache: Path | None = Field(
         None, description="Folder for crops once cut, so that a second run starts at once."

@@ -17,6 +17,7 @@ def add_learning_commands(app: typer.Typer) -> None:
     app.command("train-segmenter")(train_segmenter)
     app.command("label-fields")(label_fields)
     app.command()(evaluate)
+    app.command()(profile)
 
 
 def train(
@@ -119,8 +120,15 @@ def evaluate(  # noqa: PLR0913
         Literal["paper", "cpu"] | None,
         typer.Option(help="--table: train as the sources do (paper), or briefly (cpu)."),
     ] = None,
+    moa: Annotated[
+        Path | None,
+        typer.Option(help="Score these profiles (.csv, .parquet, .zarr) by mechanism of action."),
+    ] = None,
 ) -> None:
     """Judge encoders by classes that people gave to nuclei, as in the CCRL paper.
+
+    With --moa, judge profiles of wells by the mechanisms of action of compounds instead: NSC, NSCB
+    and drop. --data is then the folder of BBBC021's tables, if the profiles do not name compounds.
 
     Never choose a checkpoint or a setting by its score on the test cells: it would have learnt
     from their labels. Choose with --on-train, which does not open the test images.
@@ -135,6 +143,12 @@ def evaluate(  # noqa: PLR0913
     if schedule and table is None:
         raise ConfigError("--schedule is for --table: it says how the rows' networks are trained.")
     kind, overrides = _data_overrides(data)
+    if moa is not None:
+        if encoders or on_train or table is not None:
+            raise typer.BadParameter("encoders, --on-train and --table are not for --moa")
+        folder = None if data is None else Path(data)
+        _evaluate_moa(moa, out, [find_config(file) for file in config], set_, folder)
+        return
     overrides = [*set_, *overrides, *(["on_train=true"] if on_train else [])]
     if table is not None:
         files = [*_files_of(kind), *config]
@@ -198,3 +212,34 @@ def _table(
     typer.echo((out / f"table{number}.md").read_text(encoding="utf-8"), nl=False)
     typer.echo(f"Results in {out}: table{number}.csv, table{number}.md, table{number}.png")
     raise typer.Exit(1 if any(row.could_not for row in rows) else 0)
+
+
+def profile(
+    encoder: Annotated[Path, typer.Argument(help="Encoder that was trained on such fields.")],
+    data: Annotated[Path, typer.Option(help="Folder of fields and tables, as BBBC021's.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The table: .csv, .csv.gz, .parquet.")],
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Setting of the crops, such as fields=all.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Profiles of wells of cultured cells, for `evaluate --moa` and for other tools."""
+    from pipelines.profile import profile as profile_
+
+    profiles = profile_(encoder, data, out, set_)
+    typer.echo(f"{out}: {len(profiles)} wells, {len(profiles.names)} features")
+
+
+def _evaluate_moa(
+    profiles: Path, out: Path, config: list[Path], set_: list[str], data: Path | None
+) -> None:
+    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.evaluation.moa_settings import MoaSettings
+    from pipelines.evaluate_moa import evaluate_moa
+    from pipelines.moa_report import write_moa_report
+
+    overrides = [*set_, *([f"data={json.dumps(str(data))}"] if data else [])]
+    evaluation = evaluate_moa(profiles, load_tree(MoaSettings, config, overrides))
+    write_moa_report(evaluation, out)
+    typer.echo((out / "moa_scores.md").read_text(encoding="utf-8"), nl=False)
+    names = "moa_scores.csv, moa_scores.md, moa_nearest.csv, moa_confusion.csv, pictures/"
+    typer.echo(f"Results in {out}: {names}")

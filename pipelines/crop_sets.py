@@ -45,6 +45,7 @@ SOURCES = {
     "crc": ("Classification", "Detection", "."),
 }
 """Folders whose files decide the crops; CoNSeP has one a split."""
+FIELD_SUFFIXES = (".tif", ".tiff", ".csv", ".gz")
 
 
 def gather_crops(data: DataSettings, seed: int) -> CropSet:
@@ -73,7 +74,7 @@ def gather_crops(data: DataSettings, seed: int) -> CropSet:
         log.info("%d nuclei from %s", len(crops), file)
         return crops
     start = perf_counter()
-    crops = gather_kept_crops(data, seed) if data.kind == "run" else _cut_all(data)
+    crops = _gather(data, seed)
     if not len(crops):
         raise StoreError(f"There is not one nucleus to learn from in {data.path}.")
     log.info("%d nuclei in %.1f s", len(crops), perf_counter() - start)
@@ -88,12 +89,14 @@ def cache_file(data: DataSettings, seed: int) -> Path:
     These are the settings, the names, sizes and dates of the source files, and, for crops of a
     run, the fingerprints of its slides.
     """
-    unused = set() if data.shapes else {"shapes"}
+    of_fields = set() if data.kind == "bbbc021" else {"fields", "illumination", "nucleus_px"}
+    unused = of_fields if data.shapes else {*of_fields, "shapes"}
     settings = data.model_dump(mode="json", exclude={"cache", "path", *unused})
     if data.kind == "run":
         sources: list[Any] = [seed if data.max_per_slide else 0, kept_cells(data)]
     else:
         sources = [_stamp(path, data.path) for path in _source_files(data)]
+        sources += [seed] if data.kind == "bbbc021" and data.max_per_slide else []
     versions = [CROP_SETS_VERSION, CELLS_VERSION, list(NAMES)]
     text = json.dumps([versions, settings, sources], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -148,6 +151,16 @@ def _cut_points(data: DataSettings) -> CropSet:
     return CropSet.concat([crops_of_points(image, data) for image in images])
 
 
+def _gather(data: DataSettings, seed: int) -> CropSet:
+    if data.kind == "run":
+        return gather_kept_crops(data, seed)
+    if data.kind == "bbbc021":
+        from pipelines.field_crops import gather_field_crops
+
+        return gather_field_crops(data, seed)
+    return _cut_all(data)
+
+
 def _cut_all(data: DataSettings) -> CropSet:
     if data.kind == "crc":
         return _cut_points(data)
@@ -189,6 +202,8 @@ def _without_gaps(image: LabelledImage) -> IntArray:
 
 
 def _source_files(data: DataSettings) -> list[Path]:
+    if data.kind == "bbbc021":  # images lie in a folder a plate, with tables beside them
+        return sorted(p for p in data.path.rglob("*") if p.suffix.lower() in FIELD_SUFFIXES)
     folders = FOLDERS[data.split] if data.kind == "consep" else SOURCES[data.kind]
     found = [path for name in folders for path in (data.path / name).rglob("*") if path.is_file()]
     return sorted(found)

@@ -11,17 +11,22 @@ import torch
 from torch import nn
 
 from ccrl_wsi.crop_set import CropSet
-from ccrl_wsi.embeddings.network import build_network
+from ccrl_wsi.embeddings.network import build_network, n_dimensions
+from ccrl_wsi.embeddings.resnet import PLAIN_RESNETS, imagenet_weights
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.batch_normalisation import over_all_processes
 from ccrl_wsi.training.ccrl_learner import CcrlLearner
-from ccrl_wsi.training.ccrl_model import CcrlModel
-from ccrl_wsi.training.distributed import gather_rows
+from ccrl_wsi.training.ccrl_model import CcrlModel, ContrastiveModel
+from ccrl_wsi.training.distributed import gather_rows, gather_with_gradient
 from ccrl_wsi.training.learner import Learner, Moment, World
 from ccrl_wsi.training.schedules import key_momentum, learning_rate
 from ccrl_wsi.training.settings import NetworkSettings, TrainSettings
+from ccrl_wsi.training.simclr_model import SimclrModel
 from pipelines.encoder_file import EncoderPlan
+
+BACKBONES = ("preact_resnet18", *PLAIN_RESNETS)
+"""What contrastive learning trains; the other networks belong to their methods."""
 
 ZERO_TO_ONE, MINUS_TO_ONE = (0.0, 1.0), (0.5, 0.5)
 """Mean and deviation that leave pixels in 0..1, and that bring them to -1..1."""
@@ -70,22 +75,55 @@ def rates(settings: TrainSettings) -> Callable[[Moment], dict[str, float]]:
     return of_moment
 
 
-def make_model(settings: TrainSettings, n_channels: int, device: str) -> CcrlModel:
-    """CCRL's model of ``settings`` for crops of ``n_channels``, with its first weights."""
-    network, arguments = settings.network, _arguments(settings.network, n_channels)
+def make_model(settings: TrainSettings, n_channels: int, device: str) -> ContrastiveModel:
+    """The model of ``settings`` for crops of ``n_channels``, with its first weights.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such network, or its weights do not fit the crops.
+    ModelError
+        If ImageNet weights are asked for and cannot be had.
+    """
+    network = settings.network
+    _check_network(settings, n_channels)
+    arguments = _arguments(network, n_channels)
 
     def backbone() -> nn.Module:
-        try:
-            return build_network(network.architecture, arguments)
-        except KeyError:
-            raise ConfigError(
-                f"network.architecture={network.architecture}: there is preact_resnet18."
-            ) from None
+        built = build_network(network.architecture, arguments)
+        if network.pretrained:
+            built.load_state_dict(imagenet_weights(network.architecture))
+        return built
 
-    n_dimensions = network.widths[-1]
-    model = CcrlModel(backbone, n_dimensions, network, settings.loss, settings.seed, gather_rows)
+    n_out = n_dimensions(network.architecture, arguments)
+    given = (backbone, n_out, network, settings.loss, settings.seed)
+    model: ContrastiveModel
+    if settings.loss.kind == "nt_xent":
+        model = SimclrModel(*given, gather_with_gradient)
+    else:
+        model = CcrlModel(*given, gather_rows)
     over_all_processes(model, device)
     return model
+
+
+def _check_network(settings: TrainSettings, n_channels: int) -> None:
+    network = settings.network
+    if network.architecture not in BACKBONES:
+        raise ConfigError(
+            f"network.architecture={network.architecture}: there is {', '.join(BACKBONES)}."
+        )
+    if not network.pretrained:
+        return
+    if network.architecture not in PLAIN_RESNETS or n_channels != 3:
+        raise ConfigError(
+            f"network.pretrained: there are ImageNet weights of {', '.join(PLAIN_RESNETS)} for "
+            f"three channels, not of {network.architecture} for {n_channels}. Set it to false."
+        )
+    if settings.loss.kind != "nt_xent":
+        raise ConfigError(
+            "network.pretrained is for loss.kind=nt_xent; the CCRL model starts from random "
+            "weights. Set it to false."
+        )
 
 
 def _ccrl(settings: TrainSettings, crops: CropSet, device: str, world: World) -> Method:
@@ -174,6 +212,8 @@ def _seeded(build: Callable[[], nn.Module], seed: int, what: str) -> nn.Module:
 
 
 def _arguments(network: NetworkSettings, n_channels: int) -> dict[str, Any]:
+    if network.architecture in PLAIN_RESNETS:
+        return {"n_channels": n_channels}
     return {
         "n_channels": n_channels,
         "widths": list(network.widths),

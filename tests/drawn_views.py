@@ -26,6 +26,7 @@ def no_change(n: int, **fields: Any) -> ViewParameters:
         "order": np.tile(np.arange(4), (n, 1)),
         "is_grey": np.zeros(n, bool),
         "blur_px": np.zeros(n),
+        "bend": np.zeros((n, 2, 5, 5)),
     }
     return ViewParameters(**same | {name: np.asarray(value) for name, value in fields.items()})
 

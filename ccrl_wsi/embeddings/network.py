@@ -8,7 +8,8 @@ block: the embedding is the plain mean of what the residual blocks add up to.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn import functional
 from ccrl_wsi.embeddings.dcae_network import DcaeEncoder
 from ccrl_wsi.embeddings.infogan_network import InfoganCritic
 from ccrl_wsi.embeddings.pixel_network import PixelProjection
+from ccrl_wsi.embeddings.resnet import PLAIN_RESNETS, plain_resnet
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS_PER_STAGE = 2
@@ -90,6 +92,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "dcae_encoder": DcaeEncoder,
     "infogan_critic": InfoganCritic,
     "pixel_projection": PixelProjection,
+    **{name: partial(plain_resnet, name) for name in PLAIN_RESNETS},
 }
 
 
@@ -102,6 +105,12 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         If there is no such architecture, or it does not take ``arguments``.
     """
     return ARCHITECTURES[architecture](**arguments)
+
+
+def n_dimensions(architecture: str, arguments: Mapping[str, Any]) -> int:
+    """Length of the embeddings a network gives, found without allocating it."""
+    with torch.device("meta"):
+        return cast(int, build_network(architecture, arguments).n_dimensions)
 
 
 def expected_shapes(architecture: str, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -64,7 +64,7 @@ def project(vectors: FloatArray, method: Literal["pca", "umap"], seed: int) -> F
 
 def draw_scatter(path: Path, points: FloatArray, groups: tuple[Groups, ...], axis: str) -> None:
     """Write ``points`` (n, 2) once for each way of grouping them; ``axis`` names the axes."""
-    figure = _new_figure(5.5 * len(groups), 5.2)
+    figure = new_figure(5.5 * len(groups), 5.2)
     order = rng_for(0, "drawing order").permutation(len(points))  # no group covers the others
     for at, group in enumerate(groups):
         axes = figure.add_subplot(1, len(groups), at + 1)
@@ -75,7 +75,7 @@ def draw_scatter(path: Path, points: FloatArray, groups: tuple[Groups, ...], axi
             axes.scatter([], [], s=30, color=np.array(color) / 255, label=name)
         axes.legend(loc="upper right", fontsize=8, framealpha=0.8)
         axes.set(title=group.title, xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(
@@ -83,7 +83,7 @@ def draw_confusion(
 ) -> None:
     """Write a heat map of ``table`` (k, n_classes): counts, coloured by the share of the class."""
     k, n_classes = table.shape
-    figure = _new_figure(2.2 + 1.1 * n_classes, 1.4 + 0.55 * k)
+    figure = new_figure(2.2 + 1.1 * n_classes, 1.4 + 0.55 * k)
     axes = figure.add_subplot()
     share = table / np.maximum(1, table.sum(axis=0))
     image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -93,7 +93,7 @@ def draw_confusion(
     axes.set_xticks(range(n_classes), class_names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(k), cluster_names, fontsize=8)
     figure.colorbar(image, label="share of the class")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_gallery(
@@ -113,7 +113,7 @@ def draw_gallery(
     distance
         (n,) to the centre of a crop's own cluster.
     """
-    figure = _new_figure(0.55 * per_cluster + 0.4, 1.0 * len(clusters.names) + 0.2)
+    figure = new_figure(0.55 * per_cluster + 0.4, 1.0 * len(clusters.names) + 0.2)
     panels = np.atleast_1d(figure.subplots(len(clusters.names), 1))
     for number, axes in enumerate(panels):
         rows = nearest_rows(clusters.number, distance, number, per_cluster)
@@ -123,7 +123,7 @@ def draw_gallery(
         axes.imshow(strip, interpolation="nearest")
         axes.set_title(describe_cluster(clusters, classes, number), fontsize=8, loc="left")
         _without_frame(axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def nearest_rows(cluster: IntArray, distance: FloatArray, number: int, n_wanted: int) -> IntArray:
@@ -156,7 +156,8 @@ def _umap(vectors: FloatArray, seed: int) -> FloatArray:
     return np.asarray(points, dtype=np.float64)
 
 
-def _new_figure(width_inch: float, height_inch: float) -> Figure:
+def new_figure(width_inch: float, height_inch: float) -> Figure:
+    """An empty figure that needs no screen."""
     figure = Figure(figsize=(width_inch, height_inch), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -168,7 +169,8 @@ def _without_frame(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # No metadata: the same picture is the same file whichever Matplotlib drew it.
     figure.savefig(path, format="png", metadata={"Software": None})

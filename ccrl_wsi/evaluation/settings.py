@@ -90,6 +90,11 @@ class EvaluateSettings(Section):
                 "at the training images only"
             )
         kind = self.data.kind
+        if kind == "bbbc021":
+            raise ValueError(
+                "bbbc021 is judged by mechanisms of action: `ccrl-wsi profile ENCODER`, then "
+                "`ccrl-wsi evaluate --moa` with the profiles"
+            )
         if kind in SPLIT_KINDS and self.test_path is not None:
             raise ValueError(f"{kind} has its own test images: leave test_path out")
         unknown = kind not in SPLIT_KINDS and self.test_path is None

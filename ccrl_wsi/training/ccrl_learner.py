@@ -14,7 +14,7 @@ from ccrl_wsi.crop_set import CropSet, channel_statistics
 from ccrl_wsi.devices import move_to
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.seeding import rng_for
-from ccrl_wsi.training.ccrl_model import CcrlModel, Outcome
+from ccrl_wsi.training.ccrl_model import ContrastiveModel, Outcome
 from ccrl_wsi.training.diagnostics import effective_rank, spread, uniformity
 from ccrl_wsi.training.distributed import copy_from_first
 from ccrl_wsi.training.learner import Moment, World
@@ -74,7 +74,7 @@ class CcrlLearner:
     def __init__(
         self,
         crops: CropSet,
-        model: CcrlModel,
+        model: ContrastiveModel,
         settings: TrainSettings,
         device: str,
         world: World,
@@ -89,7 +89,7 @@ class CcrlLearner:
         self.model = model.train()
         self._layout = move_to(model, self._device)
         if settings.compute.compile:
-            for network in (model.query_encoder, model.key_encoder):
+            for network in model.encoders():
                 network.compile()
         self._optimisation = Optimisation(
             model.named_parameters(), settings.schedule, settings.compute.precision
@@ -183,7 +183,7 @@ class CcrlLearner:
     @torch.no_grad()
     def _embed(self) -> Tensor:
         """Embeddings (n, d) float32 of all crops by the key encoder, nothing changed in it."""
-        encoder = self.model.key_encoder.eval()
+        encoder = self.model.encoder("momentum").eval()
         parts = [
             encoder(self._normalise(part.float() / 255).contiguous(memory_format=self._layout))
             for part in torch.split(self._crops, EMBED_AT_ONCE)

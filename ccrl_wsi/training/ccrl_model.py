@@ -59,7 +59,25 @@ def alone(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class CcrlModel(nn.Module):
+class ContrastiveModel(nn.Module):
+    """What a learner asks of a model besides ``forward``, which gives an :class:`Outcome`."""
+
+    def enqueue(self, keys: Tensor, rows: Tensor) -> None:
+        """Keep an outcome's keys as later negatives, where there is a queue."""
+
+    def follow(self, momentum: float) -> None:
+        """Move the key network towards the query network, where there is one."""
+
+    def encoder(self, which: Literal["momentum", "query"]) -> nn.Module:
+        """The backbone that gives embeddings."""
+        raise NotImplementedError
+
+    def encoders(self) -> list[nn.Module]:
+        """All backbones there are."""
+        raise NotImplementedError
+
+
+class CcrlModel(ContrastiveModel):
     """Both networks, the queue and the loss. Everything that learns is used inside ``forward``.
 
     So it can be wrapped by ``DistributedDataParallel`` with ``broadcast_buffers=False``. After
@@ -93,14 +111,14 @@ class CcrlModel(nn.Module):
         super().__init__()
         hidden, out = network.projector
         self._settings, self._gather = loss, gather
-        self.query_encoder = _drawn(make_encoder, seed, "encoder")
-        self.query_projector = _drawn(
+        self.query_encoder = drawn(make_encoder, seed, "encoder")
+        self.query_projector = drawn(
             lambda: projector(n_dimensions, hidden, out), seed, "projector"
         )
         self.predictor: nn.Module = nn.Identity()
         if network.predictor is not None:
             width = network.predictor
-            self.predictor = _drawn(lambda: predictor(out, width), seed, "predictor")
+            self.predictor = drawn(lambda: predictor(out, width), seed, "predictor")
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.query_projector).requires_grad_(False)
         # Without negatives nobody would read a queue.
@@ -159,6 +177,10 @@ class CcrlModel(nn.Module):
     def encoder(self, which: Literal["momentum", "query"]) -> nn.Module:
         """The backbone that gives embeddings; momentum: the key network's (paper: ensembling)."""
         return {"momentum": self.key_encoder, "query": self.query_encoder}[which]
+
+    def encoders(self) -> list[nn.Module]:
+        """Both backbones."""
+        return [self.query_encoder, self.key_encoder]
 
     def _queries(self, views: Tensor) -> Tensor:
         queries: Tensor = self.predictor(self.query_projector(self.query_encoder(views)))
@@ -237,7 +259,7 @@ def trained_parameters(model: CcrlModel) -> Iterator[nn.Parameter]:
         yield from part.parameters()
 
 
-def _drawn(make: Callable[[], nn.Module], seed: int, name: str) -> nn.Module:
+def drawn(make: Callable[[], nn.Module], seed: int, name: str) -> nn.Module:
     """A network on the CPU with weights that depend on ``seed`` and ``name`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng_for(seed, "weights", name).integers(2**63)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -74,6 +75,32 @@ def gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, rows)
     return torch.cat(parts)
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """The ``rows`` (n, ...) of all processes, in their order: (size * n, ...).
+
+    Each row's gradient is the sum of those that all processes have for it, so that averaging the
+    parameters' gradients afterwards gives the gradient of the mean of all losses.
+    """
+    if not are_together():
+        return rows
+    gathered: Tensor = _GatherWithGradient.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        context.n = len(rows)
+        return gather_rows(rows)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        start = dist.get_rank() * context.n
+        return gradient[start : start + context.n]
 
 
 def average_gradients(parameters: Iterable[Parameter]) -> None:

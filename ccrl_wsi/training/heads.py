@@ -15,6 +15,11 @@ def projector(n_in: int, hidden: int, out: int) -> nn.Sequential:
     )
 
 
+def plain_projector(n_in: int, hidden: int, out: int) -> nn.Sequential:
+    """(n, n_in) embeddings to (n, out): Linear, ReLU, Linear (SimCLR; Perakis et al. 2021)."""
+    return nn.Sequential(nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
 def predictor(n: int, hidden: int) -> nn.Sequential:
     """(n, n) projections to (n, n): the prediction head of the query side (paper: 64-32-64)."""
     return projector(n, hidden, n)

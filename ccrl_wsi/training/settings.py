@@ -27,11 +27,21 @@ Method = Literal["ccrl", "dcae", "infogan", "pixels", "untrained"]
 class NetworkSettings(Section):
     """Backbone and heads."""
 
-    architecture: str = Field("preact_resnet18", description="The backbone.")
-    widths: tuple[Width, ...] = Field(
-        (64, 128, 256, 512), min_length=1, description="Channels of its stages."
+    architecture: str = Field(
+        "preact_resnet18",
+        description="The backbone; resnet18 and resnet50 are the plain ones for larger crops.",
     )
-    stem_stride: int = Field(1, ge=1, le=2, description="2: a quarter of the cost; not the paper.")
+    widths: tuple[Width, ...] = Field(
+        (64, 128, 256, 512), min_length=1, description="preact_resnet18: channels of its stages."
+    )
+    stem_stride: int = Field(
+        1, ge=1, le=2, description="preact_resnet18: 2 is a quarter of the cost; not the paper."
+    )
+    pretrained: bool = Field(
+        False,
+        description="resnet18, resnet50: start from torchvision's ImageNet weights, which are "
+        "downloaded once; for three channels.",
+    )
     projector: tuple[Width, Width] = Field((128, 64), description="Hidden and output width.")
     predictor: int | None = Field(
         32, ge=1, description="Hidden width of the prediction head; null: none (Table 3)."
@@ -57,6 +67,10 @@ class ViewSettings(Section):
     p_flip: Share = Field(0.5, description="Of each of the two flips.")
     p_rotate: Share = 0.5
     rotate_deg: float = Field(180.0, ge=0, le=180, description="Angle -x to x.")
+    p_elastic: Share = Field(0.0, description="Share that is bent (Simard et al. 2003).")
+    elastic: float = Field(
+        0.05, ge=0, le=0.2, description="Largest displacement, as a share of the crop's side."
+    )
     p_stain: Share = Field(
         0.0, description="Share whose stain densities are changed (HED; Tellez et al. 2018)."
     )
@@ -70,10 +84,12 @@ class ViewSettings(Section):
 class LossSettings(Section):
     """What views are asked to agree on."""
 
-    kind: Literal["info_nce", "byol"] = Field(
-        "info_nce", description="byol: no negatives (Grill et al. 2020)."
+    kind: Literal["info_nce", "byol", "nt_xent"] = Field(
+        "info_nce",
+        description="byol: no negatives (Grill et al. 2020); nt_xent: SimCLR, one network, the "
+        "batch as negatives (Chen et al. 2020).",
     )
-    temperature: Positive = Field(0.07, description="info_nce: divides the cosines.")
+    temperature: Positive = Field(0.07, description="info_nce, nt_xent: divides the cosines.")
     symmetric: bool = Field(
         False,
         description="Each view once query and once key, as in VOLTA; false: one way, as Eq. 2 of "
@@ -175,6 +191,12 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _no_negatives_without_a_queue_of_them(self) -> TrainSettings:
+        if self.loss.kind == "nt_xent" and self.network.predictor is not None:
+            raise ValueError("loss.kind=nt_xent has no prediction head. Set network.predictor=null")
+        if self.loss.kind == "nt_xent" and (self.loss.debias or self.loss.prototypes is not None):
+            raise ValueError(
+                "loss.debias and loss.prototypes are not for loss.kind=nt_xent: leave them out"
+            )
         if self.loss.kind == "byol" and self.network.predictor is None:
             raise ValueError(
                 "loss.kind=byol needs the prediction head: without it all cells become one point. "

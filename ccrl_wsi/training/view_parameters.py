@@ -26,6 +26,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 WHOLE_BOX = (0.0, 0.0, 1.0, 1.0)
 NO_JITTER = (1.0, 1.0, 1.0, 0.0)
 CROP_TRIES = 10
+BEND_POINTS = 5
 
 N_DRAWN = {
     "crop_area": CROP_TRIES,
@@ -71,6 +72,9 @@ class ViewParameters:
         (n,) whether the colour is taken out.
     blur_px
         (n,) sigma of the Gaussian blur; 0: none.
+    bend
+        (n, 2, 5, 5) displacements along x and y at 5 x 5 points from edge to edge, as shares of the
+        side; 0: none.
     """
 
     box: FloatArray
@@ -82,6 +86,7 @@ class ViewParameters:
     order: IntArray
     is_grey: BoolArray
     blur_px: FloatArray
+    bend: FloatArray
 
     def __len__(self) -> int:
         return len(self.box)
@@ -108,6 +113,12 @@ class ViewParameters:
         """(n,) whether brightness, contrast, saturation or hue is changed."""
         changed: BoolArray = (self.jitter != np.array(NO_JITTER)).any(axis=1)
         return changed
+
+    @property
+    def is_bent(self) -> BoolArray:
+        """(n,) whether a crop is bent."""
+        bent: BoolArray = (self.bend != 0).any(axis=(1, 2, 3))
+        return bent
 
     @property
     def is_blurred(self) -> BoolArray:
@@ -187,6 +198,7 @@ def draw_views(
         order=np.argsort(u["order"], axis=1),
         is_grey=u["is_grey"][:, 0] < settings.p_grey,
         blur_px=np.where(is_blurred, _between(u["blur"][:, 0], *settings.blur_px), 0.0),
+        bend=_draw_bends(settings, n, rng),
     )
 
 
@@ -221,6 +233,19 @@ def _draw_boxes(settings: ViewSettings, u: Mapping[str, FloatArray]) -> FloatArr
     size = np.where(found, size, fallback)
     corner = np.where(found, u["crop_corner"], 0.5) * (1 - size)
     return np.hstack([corner, size])
+
+
+def _draw_bends(settings: ViewSettings, n: int, rng: np.random.Generator) -> FloatArray:
+    """Displacements (n, 2, 5, 5), by a generator of their own: other draws do not depend on them.
+
+    Simard et al. 2003 draw one for every pixel and smooth them; here few are drawn and interpolated
+    smoothly, so that the draw does not depend on the crop's size.
+    """
+    (own,) = rng.spawn(1)
+    u = own.random((n, 1 + 2 * BEND_POINTS**2))
+    bends = _between(u[:, 1:], -settings.elastic, settings.elastic)
+    is_bent = u[:, :1] < settings.p_elastic
+    return np.where(is_bent, bends, 0.0).reshape(n, 2, BEND_POINTS, BEND_POINTS)
 
 
 def _draw_jitter(settings: ViewSettings, u: Mapping[str, FloatArray]) -> FloatArray:

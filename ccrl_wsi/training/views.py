@@ -16,6 +16,7 @@ from torch import Tensor
 from ccrl_wsi.training.view_blur import blurring
 from ccrl_wsi.training.view_change import make_changes
 from ccrl_wsi.training.view_colour import greying, jittering
+from ccrl_wsi.training.view_elastic import bending
 from ccrl_wsi.training.view_geometry import moving
 from ccrl_wsi.training.view_parameters import ViewParameters
 from ccrl_wsi.training.view_stain import staining
@@ -23,7 +24,7 @@ from ccrl_wsi.training.view_stain import staining
 COLOUR_CHANGES = (staining, jittering, greying, blurring)
 """What leaves every pixel where it is."""
 
-ORDER = (moving, *COLOUR_CHANGES)
+ORDER = (moving, bending, *COLOUR_CHANGES)
 
 CPU_PART = 256
 """Crops a processor changes at once: so many stay in its cache between changes."""

@@ -1,0 +1,148 @@
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ccrl_wsi.config import load_tree
+from ccrl_wsi.errors import ConfigError, EvaluationError
+from ccrl_wsi.evaluation.moa_settings import MoaSettings
+from pipelines.cli import app
+from pipelines.evaluate_moa import evaluate_moa
+from pipelines.moa_report import scores_page, write_moa_report
+from tests.drawn_profiles import profile_frame
+
+
+def evaluated(tmp_path, frame, *overrides):
+    path = tmp_path / "profiles.csv"
+    frame.to_csv(path, index=False)
+    return evaluate_moa(path, load_tree(MoaSettings, [], overrides))
+
+
+def by_name(evaluation):
+    return {result.name: result.scores for result in evaluation.results}
+
+
+def test_every_kind_of_profiles_is_scored(tmp_path):
+    evaluation = evaluated(tmp_path, profile_frame())
+    scores = by_name(evaluation)
+    assert [*scores] == [
+        f"{clean}{norm}"
+        for clean in ("as given", "standardised", "cleaned up")
+        for norm in ("", ", whitening", ", TVN")
+    ]
+    # Two compounds a mechanism, one in each week, far apart: all are right under both rules.
+    assert all(s.nsc.accuracy == 1 and s.nscb.accuracy == 1 for s in scores.values())
+    assert all(s.nsc.n_scored == 12 for s in scores.values())
+    assert evaluation.remarks == ()
+
+
+def test_the_order_of_rows_and_columns_does_not_matter(tmp_path):
+    frame = profile_frame(seed=1)
+    frame.iloc[:, 5:] += 2.5 * np.random.default_rng(0).normal(size=frame.iloc[:, 5:].shape)
+    first = by_name(evaluated(tmp_path, frame))
+    shuffled = frame.sample(frac=1, random_state=0)[frame.columns[::-1]]
+    second = by_name(evaluated(tmp_path, shuffled))
+    assert 0.3 < first["as given"].nsc.accuracy < 1
+    for name, scores in first.items():
+        assert scores.nsc.accuracy == pytest.approx(second[name].nsc.accuracy)
+
+
+def test_without_controls_or_batches_what_is_left_is_scored_and_said(tmp_path):
+    frame = profile_frame()
+    treated = frame[frame["Metadata_Compound"] != "DMSO"]
+    evaluation = evaluated(tmp_path, treated)
+    assert [*by_name(evaluation)] == ["as given"]
+    assert any("0 wells of DMSO" in remark for remark in evaluation.remarks)
+    evaluation = evaluated(tmp_path, frame.drop(columns=["Metadata_Plate", "Metadata_Well"]))
+    assert all(scores.nscb is None for scores in by_name(evaluation).values())
+    assert any("neither NSCB nor CORAL" in remark for remark in evaluation.remarks)
+    assert "| - | - |" in scores_page(evaluation)
+
+
+def test_cells_become_wells_and_gaps_are_left_out(tmp_path):
+    frame = profile_frame()
+    cells = frame.loc[frame.index.repeat(3)].reset_index(drop=True)
+    cells["Cells_Gap"] = np.where(np.arange(len(cells)) == 5, np.nan, np.arange(len(cells)))
+    cells["Cells_Same"] = 4.0
+    cells.loc[7, cells.columns[5:]] = np.nan  # a cell nothing was measured of
+    evaluation = evaluated(tmp_path, cells)
+    assert len(evaluation.wells) == len(frame)
+    told = " ".join(evaluation.remarks)
+    assert "1 rows are mostly no numbers" in told
+    assert (
+        "2 of 10 features are left out: 1 lack numbers in some rows, 1 are always the same" in told
+    )
+    assert by_name(evaluation)["as given"].nsc.accuracy == 1
+
+
+def test_unknown_mechanisms_are_told_and_not_scored(tmp_path):
+    frame = profile_frame()
+    frame.loc[frame["Metadata_Compound"] == "compound0-1", "Metadata_Moa"] = ""
+    evaluation = evaluated(tmp_path, frame)
+    assert any(
+        "4 wells have no known mechanism" in r and "compound0-1" in r for r in evaluation.remarks
+    )
+    nsc = by_name(evaluation)["as given"].nsc
+    assert nsc.left_out == ("mechanism 0",)  # its other compound is alone now
+    assert nsc.n_scored == 8
+
+
+def test_two_mechanisms_of_one_treatment_are_refused(tmp_path):
+    frame = profile_frame()
+    frame.loc[5, "Metadata_Moa"] = "mechanism 2"
+    with pytest.raises(EvaluationError, match="several mechanisms to one treatment"):
+        evaluated(tmp_path, frame)
+
+
+def test_a_table_without_compounds_needs_the_data_set(tmp_path):
+    with pytest.raises(ConfigError, match="no column of compounds"):
+        evaluated(tmp_path, profile_frame().drop(columns=["Metadata_Compound"]))
+    with pytest.raises(ConfigError, match="no column of mechanisms"):
+        evaluated(tmp_path, profile_frame().drop(columns=["Metadata_Moa"]))
+
+
+def test_the_report_has_every_number(tmp_path):
+    evaluation = evaluated(tmp_path, profile_frame())
+    write_moa_report(evaluation, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "moa_scores.csv").open()))
+    overall = [r for r in rows if r["rule"] == "NSC" and not r["mechanism"]]
+    assert [float(r["accuracy"]) for r in overall] == [1.0] * 9
+    nearest = list(csv.DictReader((tmp_path / "out" / "moa_nearest.csv").open()))
+    assert len(nearest) == 9 * (12 + 12)
+    assert all(r["mechanism"] == r["nearest_mechanism"] for r in nearest)
+    assert all(r["compound"] != r["nearest_compound"] for r in nearest)
+    pictures = {file.name for file in (tmp_path / "out" / "pictures").iterdir()}
+    assert {"moa_accuracy.png", "moa_confusion_cleaned_up_TVN.png"} <= pictures
+    # Published figures belong beside BBBC021's treatments only.
+    assert "Published" not in scores_page(evaluation)
+
+
+def test_the_command(tmp_path):
+    path = tmp_path / "profiles.parquet"
+    profile_frame().to_parquet(path)
+    arguments = ["evaluate", "--moa", str(path), "-o", str(tmp_path / "out"), "--set", "tvn=false"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "| cleaned up | 8 | 100.0 | 100.0 | 0.0 | 12 / 12 | 12 / 12 |" in shown.output
+    assert "TVN" not in shown.output
+    refused = CliRunner().invoke(app, [*arguments, "--on-train"])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.data
+def test_the_means_of_2013_give_the_published_score(data_dir):
+    means = data_dir / "bbbc021" / "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
+    evaluation = evaluate_moa(means, MoaSettings(data=data_dir / "bbbc021"))
+    assert len(evaluation.wells) == 632
+    scores = by_name(evaluation)
+    plain, best = scores["standardised"], scores["cleaned up, TVN"]
+    assert plain.nsc.n_scored == 103
+    assert plain.nscb.n_scored == 92
+    assert plain.nscb.left_out == ("Cholesterol-lowering", "Kinase inhibitors")
+    assert 0.82 < plain.nsc.accuracy < 0.85  # published: 83 to 84 %
+    assert best.nsc.accuracy > plain.nsc.accuracy
+    assert best.nscb.accuracy > plain.nscb.accuracy + 0.1
+    page = scores_page(evaluation)
+    assert "quoted, not read in the source" in page
+    assert "read in the primary source" in page
