@@ -171,7 +171,7 @@ def test_missing_weights_are_told_before_any_work(run, slide_file, tmp_path):
     )
     assert code == 2
     assert "none.pth" in said
-    assert "watershed" in said
+    assert "compact" in said
 
 
 def test_a_read_only_folder_is_told(slide_file, tmp_path, monkeypatch, capfd):
