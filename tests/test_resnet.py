@@ -7,7 +7,7 @@ from ccrl_wsi.embeddings import resnet
 from ccrl_wsi.embeddings.network import build_network, expected_shapes, n_dimensions
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.training.settings import TrainSettings
-from pipelines import train
+from pipelines import train_methods
 
 
 @pytest.mark.parametrize(("name", "length"), [("resnet18", 512), ("resnet50", 2048)])
@@ -31,11 +31,11 @@ def settings(*overrides):
 def test_the_papers_settings_start_from_imagenet_weights(monkeypatch):
     tree = settings("network.architecture=resnet18", "network.projector=[32,16]")
     known = {k: torch.full(s, 0.125) for k, s in expected_shapes("resnet18", {}).items()}
-    monkeypatch.setattr(train, "imagenet_weights", lambda name: known)
-    model = train.make_model(tree, 3, "cpu")
+    monkeypatch.setattr(train_methods, "imagenet_weights", lambda name: known)
+    model = train_methods.make_model(tree, 3, "cpu")
     assert (model.encoder("query").state_dict()["conv1.weight"] == 0.125).all()
     with pytest.raises(ConfigError, match="for three channels"):
-        train.make_model(tree, 4, "cpu")
+        train_methods.make_model(tree, 4, "cpu")
 
 
 def test_weights_that_cannot_be_fetched_are_told(monkeypatch):
@@ -52,7 +52,7 @@ def test_weights_that_cannot_be_fetched_are_told(monkeypatch):
 
 def test_a_network_that_does_not_exist_is_told():
     with pytest.raises(ConfigError, match="preact_resnet18, resnet18, resnet50"):
-        train.make_model(settings("network.architecture=vgg", "network.pretrained=false"), 3, "cpu")
+        train_methods.make_model(settings("network.architecture=vgg", "network.pretrained=false"), 3, "cpu")
 
 
 @pytest.mark.parametrize(
