@@ -52,7 +52,9 @@ def test_weights_that_cannot_be_fetched_are_told(monkeypatch):
 
 def test_a_network_that_does_not_exist_is_told():
     with pytest.raises(ConfigError, match="preact_resnet18, resnet18, resnet50"):
-        train_methods.make_model(settings("network.architecture=vgg", "network.pretrained=false"), 3, "cpu")
+        train_methods.make_model(
+            settings("network.architecture=vgg", "network.pretrained=false"), 3, "cpu"
+        )
 
 
 @pytest.mark.parametrize(
