@@ -19,8 +19,7 @@ from ccrl_wsi.config import Settings
 from ccrl_wsi.evaluation.clustering_scores import score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
-from ccrl_wsi.store import telling_damage
-from pipelines.report_slides import OpenReportSlide
+from pipelines.report_slides import OpenReportSlide, reading
 
 MOST_GROUPS = 5
 """More give so many pairs that none of them says anything."""
@@ -130,7 +129,7 @@ def mean_embeddings(
         store = stores[name]
         rng = rng_for(seed, "mean embedding", name)
         n = min(store.n_cells, CELLS_OF_MEANS)
-        with telling_damage(store.path):
+        with reading(store):
             rows = np.sort(rng.choice(store.n_cells, n, replace=False))
             means.append(store.embedding_rows(rows).mean(axis=0, dtype=np.float64))
     return np.stack(means)
@@ -143,7 +142,7 @@ def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | No
     for slide in slides:
         if slide.entry.counts is None or not slide.store.has_labels:
             continue
-        with telling_damage(slide.store.path):
+        with reading(slide.store):
             codes, cluster = slide.store.obs("label"), slide.store.obs("cluster")
             names = np.array(slide.store.categories("label"), object)
         both = (codes >= 0) & (cluster >= 0)

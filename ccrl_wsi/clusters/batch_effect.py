@@ -101,9 +101,7 @@ def predictability(
     return Predictability(score, chance, p_value, n_slides, n_sites, note)
 
 
-def _usable(
-    names: AnyArray, slides: AnyArray, known: AnyArray, unit: str
-) -> tuple[AnyArray, str]:
+def _usable(names: AnyArray, slides: AnyArray, known: AnyArray, unit: str) -> tuple[AnyArray, str]:
     """Rows whose site has two slides at least, and a sentence about the others."""
     slides_of: dict[str, set[str]] = {}
     for name, slide in zip(names[known], slides[known], strict=True):
