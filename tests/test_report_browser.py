@@ -216,3 +216,12 @@ def test_dollars_in_names_are_written_as_they_are(drawn, folder):
     assert any("a$$b$$008.svs" in text for text in written), written
     assert sum("a$$b$$008.svs" in text for text in written) >= 3, written  # bars twice, heat map
     assert any("a$$b$$ group 1 minus a$$b$$ group 0" in text for text in written), written
+    legends = drawn.execute_script(
+        """
+        const inside = (n) => [...(n.shadowRoot?.children ?? []), ...n.children]
+          .map((c) => (c.children.length || c.shadowRoot ? "" : c.textContent) + "|" + inside(c))
+          .join("|");
+        return inside(document.getElementById("components"));
+        """
+    )
+    assert "a$$b$$ group 0" in legends, legends
