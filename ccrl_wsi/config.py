@@ -218,7 +218,7 @@ class ReportSettings(Section):
     """The cohort report. It changes no result."""
 
     make: bool = Field(True, description="Write report.html at the end of run and of cluster.")
-    slides_shown: int = Field(40, ge=0, description="Slides shown as pictures; tables have all.")
+    slides_shown: int = Field(40, ge=0, description="Slides shown as pictures; all else has all.")
     picture_px: int = Field(560, ge=64, le=2000, description="Long side of a slide's picture.")
     maps_per_cluster: int = Field(6, ge=0, description="Slides on a cluster's card.")
     crops_per_cluster: int = Field(

@@ -64,7 +64,9 @@ class Overview:
     stage_seconds
         Processor time of each stage, in the order of the work.
     run_seconds
-        From the start to the end of the last run.
+        From the start to the end of the last run that found cells.
+    finish_seconds
+        The same of a later one that found none, such as `cluster`; None where there was none.
     made
         When the report was made, for people.
     settings, versions
@@ -79,6 +81,7 @@ class Overview:
     made: str
     settings: str
     versions: tuple[tuple[str, str], ...]
+    finish_seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -60,6 +60,9 @@ def cluster_cohort(
         and (state.finish != finish or not _has_overlays(folder, state))
     ]
     by_id = {state.slide_id: state for state in states}
+    for name in damaged:
+        # Its clusters are of an earlier codebook.
+        save_state(folder, by_id[name].finished_as("", ()))
     for job in jobs:
         # Stopped from here on, a store may hold anything: what was finished no longer is.
         save_state(folder, by_id[job.slide_id].finished_as("", ()))

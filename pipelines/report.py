@@ -29,7 +29,14 @@ from pipelines.report_cohort import (
     mean_embeddings,
 )
 from pipelines.report_overview import find_overview, read_failures
-from pipelines.report_slides import OpenReportSlide, Views, look_at, open_slides, titles_of
+from pipelines.report_slides import (
+    OpenReportSlide,
+    UnreadableSlideError,
+    Views,
+    look_at,
+    open_slides,
+    titles_of,
+)
 from pipelines.state import SlideState, load_states
 
 log = logging.getLogger("ccrl_wsi")
@@ -54,7 +61,7 @@ def report_again(out: Path, settings: Settings, groups: Path | None) -> Path:
         if groups is not None:
             read_traits(groups)  # A table that is refused does not replace a good one.
             if not _is_same(groups, folder.table(GROUPS)):
-                shutil.copyfile(groups, folder.table(GROUPS))
+                _keep_table(groups, folder.table(GROUPS))
         return make_report(folder, settings)
 
 
@@ -90,17 +97,34 @@ def make_report(folder: OutputFolder, settings: Settings) -> Path:
 
 
 def gather(folder: OutputFolder, settings: Settings) -> ReportContent:
-    """What the report shows."""
+    """What the report shows: of all slides that can be read to the end."""
+    unreadable: dict[str, str] = {}
+    while True:
+        try:
+            return _gather(folder, settings, unreadable)
+        except UnreadableSlideError as error:
+            if error.slide_id in unreadable:
+                raise
+            # Samples depend on which slides there are, so everything is looked at anew.
+            log.error("%s is left out of the report. %s", error.slide_id, error)
+            unreadable[error.slide_id] = str(error)
+
+
+def _gather(
+    folder: OutputFolder, settings: Settings, unreadable: Mapping[str, str]
+) -> ReportContent:
     states = load_states(folder)
     codebook = _codebook(folder, states)
     k = codebook.k if codebook else 0
     titles = titles_of({state.slide_id: state.path for state in states})
     traits, sentences = _traits(folder, states)
-    slides, problems = open_slides(folder, states, titles, traits, k)
+    readable = [state for state in states if state.slide_id not in unreadable]
+    slides, problems = open_slides(folder, readable, titles, traits, codebook)
+    problems += [f"{titles[name]} is left out: {why}" for name, why in unreadable.items()]
     compositions = find_compositions([slide.entry for slide in slides])
     shown = _shown(slides, compositions, settings.report.slides_shown)
     colors = codebook.colors if codebook else ()
-    views = look_at(shown, colors, settings.report, settings.slides)
+    views = look_at(slides, shown, colors, settings.report, settings.slides)
     parts: dict[str, Any] = {}
     if codebook is not None and compositions is not None:
         clustered = [slide for slide in slides if slide.entry.counts and slide.store.n_cells]
@@ -113,7 +137,7 @@ def gather(folder: OutputFolder, settings: Settings) -> ReportContent:
         sentences.append("There are no clusters, so the report shows slides only.")
     return ReportContent(
         title=f"Cell clusters of {count(len(states), 'slide')}",
-        overview=find_overview(folder, states, read_failures(folder), k),
+        overview=find_overview(folder, states, traits, read_failures(folder), k),
         slides=tuple(slide.entry for slide in slides),
         names=codebook.names if codebook else (),
         colors=colors,
@@ -195,16 +219,23 @@ def _traits(
     return traits_of(told, names, read_traits(table) if table.is_file() else None)
 
 
-def _shown(
-    slides: Sequence[OpenReportSlide], found: Compositions | None, n: int
-) -> list[OpenReportSlide]:
-    """At most ``n`` slides, in their order: of more, ones from all over the tree of likeness."""
+def _shown(slides: Sequence[OpenReportSlide], found: Compositions | None, n: int) -> set[str]:
+    """At most ``n`` slides (ids): of more, ones from all over the tree of likeness."""
     if len(slides) <= n:
-        return list(slides)
+        return {slide.entry.slide_id for slide in slides}
     order = [found.slides[i].slide_id for i in found.slide_tree.order] if found else []
     order += [s.entry.slide_id for s in slides if s.entry.slide_id not in set(order)]
-    chosen = {order[round(place)] for place in np.linspace(0, len(order) - 1, n).tolist()}
-    return [slide for slide in slides if slide.entry.slide_id in chosen]
+    return {order[round(place)] for place in np.linspace(0, len(order) - 1, n).tolist()}
+
+
+def _keep_table(groups: Path, kept: Path) -> None:
+    """Copy whole or not at all: a full disk leaves the table that was there."""
+    temporary = kept.with_name(kept.name + ".tmp")
+    try:
+        shutil.copyfile(groups, temporary)
+        temporary.replace(kept)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_same(one: Path, other: Path) -> bool:

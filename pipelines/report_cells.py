@@ -10,8 +10,8 @@ import numpy as np
 from ccrl_wsi.arrays import AnyArray, FloatArray, IntArray
 from ccrl_wsi.clusters.kmeans import sample_sizes
 from ccrl_wsi.seeding import rng_for
-from ccrl_wsi.store import SlideStore, telling_damage
-from pipelines.report_slides import OpenReportSlide
+from ccrl_wsi.store import SlideStore
+from pipelines.report_slides import OpenReportSlide, reading
 
 MEASUREMENTS = (
     "area_um2", "eccentricity", "solidity", "haematoxylin_mean", "haematoxylin_around",
@@ -55,7 +55,7 @@ def sample_cells(slides: Sequence[OpenReportSlide], n_in_all: int, seed: int) ->
 
     Raises
     ------
-    StoreError
+    UnreadableSlideError
         If a store is damaged.
     """
     n_cells = [slide.store.n_cells for slide in slides]
@@ -94,7 +94,7 @@ def _rows(store: SlideStore, n: int, seed: int) -> IntArray:
 
 def _vectors(store: SlideStore, rows: IntArray) -> FloatArray:
     """Embeddings as the codebook compares them: less the slide's mean where it centres slides."""
-    with telling_damage(store.path):
+    with reading(store):
         vectors = store.embedding_rows(rows)
         mean = store.attrs["clusters"].get("slide_mean")
     return vectors if mean is None else vectors - np.asarray(mean, np.float32)
@@ -103,6 +103,6 @@ def _vectors(store: SlideStore, rows: IntArray) -> FloatArray:
 def _column(name: str, stores: Sequence[SlideStore], rows: Sequence[IntArray]) -> AnyArray:
     found = []
     for store, own in zip(stores, rows, strict=True):
-        with telling_damage(store.path):
+        with reading(store):
             found.append(store.obs(name)[own])
     return np.concatenate(found)

@@ -19,8 +19,7 @@ from ccrl_wsi.config import Settings
 from ccrl_wsi.evaluation.clustering_scores import score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
-from ccrl_wsi.store import telling_damage
-from pipelines.report_slides import OpenReportSlide
+from pipelines.report_slides import OpenReportSlide, reading
 
 MOST_GROUPS = 5
 """More give so many pairs that none of them says anything."""
@@ -56,17 +55,16 @@ def compare_all_groups(found: Compositions, settings: Settings) -> Groups | None
     """Every two groups of patients; None where no slide has a group."""
     if not any(slide.group for slide in found.slides):
         return None
-    counts = np.array([slide.counts for slide in found.slides], np.int64)
-    pooled = _pool(found.slides, counts)
-    names = sorted({slide.group for slide in found.slides if slide.group})
+    own_slides = [slide for slide in found.slides if slide.group]
+    pooled = _pool(own_slides, np.array([slide.counts for slide in own_slides], np.int64))
+    names = sorted({slide.group for slide in own_slides if slide.group})
     sentences = _group_sentences(found.slides, pooled, names)
     groups = np.array(pooled.groups, object)
-    ratios = centred_log_ratio(pooled.counts)
     comparisons = []
     for first, second in combinations(names, 2) if len(names) <= MOST_GROUPS else ():
         own = (groups == first) | (groups == second)
         compared = compare_groups(
-            ratios[own],
+            centred_log_ratio(pooled.counts[own]),
             (groups == second)[own],
             (first, second),
             n_permutations=settings.report.n_permutations,
@@ -109,13 +107,15 @@ def find_batch_effects(
     }
     if any(asked["scanner"]):
         del asked["file format (scanner's vendor)"]
+    patients = [_patient_of(slide) for slide in found.slides]
     findings = []
     for trait, values in asked.items():
         if len({value for value in values if value}) < 2:
             continue
-        findings.append(_batch_finding(trait, "composition", found.ratios, values, seed))
+        findings.append(_batch_finding(trait, "composition", found.ratios, values, patients, seed))
         if means is not None and findings[-1].score is not None:
-            findings.append(_batch_finding(trait, "mean embedding", means, values, seed))
+            more = _batch_finding(trait, "mean embedding", means, values, patients, seed)
+            findings.append(more)
     return tuple(findings)
 
 
@@ -129,7 +129,7 @@ def mean_embeddings(
         store = stores[name]
         rng = rng_for(seed, "mean embedding", name)
         n = min(store.n_cells, CELLS_OF_MEANS)
-        with telling_damage(store.path):
+        with reading(store):
             rows = np.sort(rng.choice(store.n_cells, n, replace=False))
             means.append(store.embedding_rows(rows).mean(axis=0, dtype=np.float64))
     return np.stack(means)
@@ -142,7 +142,7 @@ def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | No
     for slide in slides:
         if slide.entry.counts is None or not slide.store.has_labels:
             continue
-        with telling_damage(slide.store.path):
+        with reading(slide.store):
             codes, cluster = slide.store.obs("label"), slide.store.obs("cluster")
             names = np.array(slide.store.categories("label"), object)
         both = (codes >= 0) & (cluster >= 0)
@@ -194,16 +194,45 @@ def _group_sentences(
 
 
 def _batch_finding(
-    trait: str, source: str, numbers: FloatArray, values: Sequence[str | None], seed: int
+    trait: str,
+    source: str,
+    numbers: FloatArray,
+    values: Sequence[str | None],
+    patients: Sequence[str],
+    seed: int,
 ) -> BatchFinding:
-    found = predictability(numbers, values, None, seed)
+    """Patients are held out and shuffled whole: their slides are alike wherever they are made."""
+    asked, left_out = _of_one_value(values, patients)
+    found = predictability(numbers, asked, patients, seed, unit="patient")
+    note = " ".join(part for part in (left_out, found.note) if part)
     if math.isnan(found.balanced_accuracy):
-        return BatchFinding(trait, source, None, None, found.note)
+        return BatchFinding(trait, source, None, None, note)
     if found.p_value <= 0.05:
         verdict = (
             f"It can be told (p = {found.p_value:.2f}): clusters depend on it, or the patients do."
         )
     else:
         verdict = f"It cannot be told (p = {found.p_value:.2f})."
-    sentence = " ".join(part for part in (verdict, found.note) if part)
+    sentence = " ".join(part for part in (verdict, note) if part)
     return BatchFinding(trait, source, found.balanced_accuracy, found.chance, sentence)
+
+
+def _of_one_value(
+    values: Sequence[str | None], patients: Sequence[str]
+) -> tuple[list[str | None], str]:
+    """``values`` without those of patients who have several, and a sentence about these."""
+    of_patient: dict[str, set[str]] = {}
+    for value, patient in zip(values, patients, strict=True):
+        of_patient.setdefault(patient, set()).update([value] if value else [])
+    several = {patient for patient, own in of_patient.items() if len(own) > 1}
+    asked = [None if p in several else v for v, p in zip(values, patients, strict=True)]
+    if not several:
+        return asked, ""
+    return asked, f"{len(several)} patients are left out: their slides are of several."
+
+
+def _patient_of(slide: ReportSlide) -> str:
+    """Who a slide is of; a slide of an unknown patient stands for itself."""
+    if slide.patient is None:
+        return f"slide {slide.slide_id}"
+    return f"patient {slide.patient}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.outputs.report.words import number
 from ccrl_wsi.provenance import versions
@@ -32,7 +33,11 @@ STAGES = {
 
 
 def find_overview(
-    folder: OutputFolder, states: Sequence[SlideState], failures: Sequence[Failure], k: int
+    folder: OutputFolder,
+    states: Sequence[SlideState],
+    traits: Mapping[str, Traits],
+    failures: Sequence[Failure],
+    k: int,
 ) -> Overview:
     """The run in short. ``k`` is the number of clusters, 0 where there are none."""
     run = read_json(folder.run_file)
@@ -45,7 +50,7 @@ def find_overview(
     settings: dict[str, Any] = {"cells": run["cells"], "models": run["models"], **late}
     made_with: Mapping[str, str] = last.get("versions", versions())
     return Overview(
-        facts=_facts(states, failures, k),
+        facts=_facts(states, traits, failures, k),
         models=(str(run["models"]["segmenter"]), str(run["models"]["encoder_name"])),
         failures=tuple(
             ReportFailure(f.slide_id, Path(f.path).name, _where(f), f.message) for f in failures
@@ -55,6 +60,7 @@ def find_overview(
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         versions=tuple(sorted(made_with.items())),
+        finish_seconds=last.get("seconds_without_new_cells"),
     )
 
 
@@ -68,11 +74,14 @@ def read_failures(folder: OutputFolder) -> list[Failure]:
 
 
 def _facts(
-    states: Sequence[SlideState], failures: Sequence[Failure], k: int
+    states: Sequence[SlideState],
+    traits: Mapping[str, Traits],
+    failures: Sequence[Failure],
+    k: int,
 ) -> tuple[tuple[str, str], ...]:
     area = sum(state.tissue_mm2 for state in states)
     n_cells = sum(state.tally.n_cells for state in states)
-    patients = {state.patient for state in states if state.patient}
+    patients = {p for state in states if (p := traits[state.slide_id].patient)}
     facts = [("slides", f"{len(states):,}")]
     facts += [("patients", f"{len(patients):,}")] if patients else []
     facts += [

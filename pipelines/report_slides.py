@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.clusters.composition import count_clusters
 from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.config import ReportSettings, SlideSettings
@@ -22,7 +24,7 @@ from ccrl_wsi.records import SlideSource
 from ccrl_wsi.report_content import ClusterMap, Color, ReportSlide, SlidePicture
 from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.thumbnail import read_thumbnail
-from ccrl_wsi.store import SlideStore, open_store, telling_damage
+from ccrl_wsi.store import SlideStore, codebook_of, open_store, telling_damage
 from pipelines.output_folder import OutputFolder
 from pipelines.state import SlideState
 
@@ -35,7 +37,30 @@ MAP_PX = 150
 MOST_NEIGHBOURS = 2_000_000
 """Cells kept for the clusters' neighbours; a picture of more does not change."""
 
+OTHER_CLUSTERS = (
+    "{} has clusters of another codebook than the cohort, so they are left out. `ccrl-wsi cluster` "
+    "gives it those of the cohort."
+)
+
 NO_CLUSTERS: tuple[Color, ...] = ((70, 90, 130),)
+
+
+class UnreadableSlideError(StoreError):
+    """A slide whose store opens but cannot be read to the end."""
+
+    def __init__(self, slide_id: str, message: str) -> None:
+        super().__init__(message)
+        self.slide_id = slide_id
+
+
+@contextmanager
+def reading(store: SlideStore) -> Iterator[None]:
+    """Raise what damaged files of ``store`` cause as :class:`UnreadableSlideError`."""
+    try:
+        with telling_damage(store.path):
+            yield
+    except StoreError as error:
+        raise UnreadableSlideError(store.slide_id, str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +107,11 @@ def open_slides(
     states: Sequence[SlideState],
     titles: Mapping[str, str],
     traits: Mapping[str, Traits],
-    k: int,
+    codebook: Codebook | None,
 ) -> tuple[list[OpenReportSlide], list[str]]:
     """The slides that can be read, and sentences about the others.
 
-    ``k`` is the number of clusters; 0 where there are none.
+    Only clusters of ``codebook`` are counted.
     """
     found, problems = [], []
     for state in states:
@@ -95,8 +120,11 @@ def open_slides(
             with telling_damage(path):
                 store = open_store(path)
                 counts = None
-                if k and state.finish and store.has_clusters:
-                    counts = count_clusters(known(store.obs("cluster")), k)
+                if codebook is not None and state.finish and store.has_clusters:
+                    if codebook_of(path) == codebook.fingerprint:
+                        counts = count_clusters(known(store.obs("cluster")), codebook.k)
+                    else:
+                        problems.append(OTHER_CLUSTERS.format(titles[state.slide_id]))
         except StoreError as error:
             problems.append(str(error))
             continue
@@ -142,22 +170,27 @@ def reader_for(slide: OpenReportSlide, settings: SlideSettings) -> SlideReader:
 
 def look_at(
     slides: Sequence[OpenReportSlide],
+    shown: Set[str],
     colors: Sequence[Color],
     settings: ReportSettings,
     files: SlideSettings,
 ) -> Views:
-    """Pictures of ``slides``, maps of their clusters, and where their cells lie."""
+    """Pictures of the slides ``shown`` (ids), maps of clusters, and where cells of all lie."""
     views = Views({}, {j: [] for j in range(len(colors))}, [])
     mapped = _most_of_each(slides, len(colors), settings.maps_per_cluster)
     for slide in slides:
         own = NO_CLUSTERS if slide.entry.counts is None else colors
-        counts, xy, cluster = _cells_of(slide, len(own), settings.picture_px)
-        n_kept = sum(len(some) for _, some in views.places)
-        has_room = not n_kept or n_kept + len(cluster) <= MOST_NEIGHBOURS
-        if slide.entry.counts is not None and has_room:
-            views.places.append((xy * slide.state.mpp, cluster))
         name = slide.entry.slide_id
-        views.pictures[name] = _picture(slide, counts, own, files)
+        n_kept = sum(len(some) for _, some in views.places)
+        has_room = not n_kept or n_kept + slide.store.n_cells <= MOST_NEIGHBOURS
+        is_placed = slide.entry.counts is not None and has_room
+        if not (is_placed or name in shown or name in mapped):
+            continue
+        counts, xy, cluster = _cells_of(slide, len(own), settings.picture_px)
+        if is_placed:
+            views.places.append((xy * slide.state.mpp, cluster))
+        if name in shown:
+            views.pictures[name] = _picture(slide, counts, own, files)
         for j in mapped.get(name, ()):
             picture = paint_one(counts, j, colors[j], MAP_PX)
             n = (slide.entry.counts or ())[j]
@@ -187,7 +220,7 @@ def _cells_of(
     has_clusters = slide.entry.counts is not None
     places: list[FloatArray] = [np.zeros((0, 2))]
     clusters: list[IntArray] = [np.zeros(0, np.int16)]
-    with telling_damage(store.path):
+    with reading(store):
         for start in range(0, store.n_cells, ROWS):
             xy = store.centroids(start, start + ROWS) - (bounds.left, bounds.top)
             cluster = (

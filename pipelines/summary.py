@@ -6,6 +6,7 @@ import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.clusters.composition import (
@@ -19,7 +20,7 @@ from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
-from pipelines.output_folder import OutputFolder, write_json
+from pipelines.output_folder import OutputFolder, read_json, write_json
 from pipelines.state import SlideState, load_states
 from pipelines.tables import write_table, write_tidy
 
@@ -40,17 +41,30 @@ def write_summary(
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
         write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
         write_label_tables(folder)
-    total = sum((state.tally for state in states), Tally())
+    total = asdict(sum((state.tally for state in states), Tally()))
+    last = _last_report(folder)
+    # What found no new cells, such as `cluster`, is not what these cells took.
+    found_cells = last.get("cells_in_all") != total
+    run_seconds = seconds if found_cells else last["seconds"]
     write_json(
         folder.table("run_report.json"),
         {
-            "seconds": round(seconds, 3),
+            "seconds": round(run_seconds, 3),
+            "seconds_without_new_cells": None if found_cells else round(seconds, 3),
             "n_slides": len(states),
             "n_failed": len(failures),
-            "cells_in_all": asdict(total),
+            "cells_in_all": total,
             "versions": versions(),
         },
     )
+
+
+def _last_report(folder: OutputFolder) -> dict[str, Any]:
+    path = folder.table("run_report.json")
+    try:
+        return read_json(path) if path.is_file() else {}
+    except StoreError:
+        return {}
 
 
 def earlier_failures(folder: OutputFolder) -> list[Failure]:

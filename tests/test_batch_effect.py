@@ -90,3 +90,10 @@ def test_many_cells_are_drawn_alike_from_slides(monkeypatch):
     site = np.where(shifted, "x", "y").tolist()
     found = predictability(values, site, slides.tolist(), seed=0, n_permutations=19)
     assert found.balanced_accuracy > 0.9
+
+
+def test_sentences_call_groups_what_they_are():
+    site = ["a", "a", "b", None]
+    found = predictability(np.zeros((4, 2)), site, ["p", "q", "r", "s"], seed=0, unit="patient")
+    assert "two patients each" in found.note
+    assert "1 patients without a site are left out." in found.note

@@ -224,3 +224,19 @@ def test_a_patient_of_two_groups_is_of_none():
     pooled = pool_patients(["s1", "s2"], ["p", "p"], ["a", "b"], np.ones((2, 2), int))
     assert pooled.groups == ("",)
     assert pooled.in_several == ("p",)
+
+
+def test_how_many_cells_a_patient_has_is_no_difference():
+    dealt = np.random.default_rng(3)
+    proportions = [0.4, 0.3, 0.2, 0.1, 0.0]
+    counts = [dealt.multinomial(n, proportions) for n in [2000] * 6 + [200_000] * 6]
+    found = compare(centred_log_ratio(np.array(counts)), np.arange(12) >= 6)
+    assert found.overall_p > 0.1
+    assert min(c.q for c in found.clusters) > 0.1
+
+
+def test_equal_proportions_have_equal_log_ratios_and_a_tiny_slide_washes_out_nothing():
+    ratios = centred_log_ratio(np.array([[900, 100, 0], [9000, 1000, 0], [1, 0, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(ratios[0], ratios[1])
+    np.testing.assert_allclose(ratios[3], 0)
+    assert np.ptp(ratios[0]) > 4

@@ -193,3 +193,35 @@ def test_it_is_printed_on_some_pages(drawn):
     pdf = base64.b64decode(printed["data"])
     assert pdf.startswith(b"%PDF")
     assert 3 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page/") <= 40
+
+
+def test_dollars_in_names_are_written_as_they_are(drawn, folder):
+    """What the canvases are told to write when everything is painted once more."""
+    titled = made_up_report(N_SLIDES, 2, name="a$$b$$", n_pictures=0, n_crops=0)
+    (folder / "dollars.html").write_text(render_report(titled), encoding="utf-8")
+    drawn.get((folder / "dollars.html").as_uri())
+    draw_everything(drawn)
+    written = drawn.execute_async_script(
+        """
+        const done = arguments[0], seen = [], own = CanvasRenderingContext2D.prototype;
+        const fill = own.fillText;
+        own.fillText = function (text, ...more) {
+          seen.push(text);
+          return fill.call(this, text, ...more);
+        };
+        document.body.style.width = "480px";
+        setTimeout(() => { own.fillText = fill; done(seen); }, 2500);
+        """
+    )
+    assert any("a$$b$$008.svs" in text for text in written), written
+    assert sum("a$$b$$008.svs" in text for text in written) >= 3, written  # bars twice, heat map
+    assert any("a$$b$$ group 1 minus a$$b$$ group 0" in text for text in written), written
+    legends = drawn.execute_script(
+        """
+        const inside = (n) => [...(n.shadowRoot?.children ?? []), ...n.children]
+          .map((c) => (c.children.length || c.shadowRoot ? "" : c.textContent) + "|" + inside(c))
+          .join("|");
+        return inside(document.getElementById("components"));
+        """
+    )
+    assert "a$$b$$ group 0" in legends, legends

@@ -63,6 +63,7 @@ def predictability(
     groups: Sequence[str] | None,
     seed: int,
     n_permutations: int = 99,
+    unit: str = "slide",
 ) -> Predictability:
     """Tell the site from ``values`` by logistic regression, on slides held out.
 
@@ -74,16 +75,19 @@ def predictability(
         (n,) scanner or site; None or empty where it is not known: such rows are left out, and so
         are sites of a single slide, which cannot be learnt from one and asked of another.
     groups
-        (n,) slide of each row; None: each row is a slide. All rows of a slide have one site.
+        (n,) slide, or patient, of each row; None: each row is its own. All of its rows with a
+        known site have the same.
+    unit
+        What ``groups`` are called in sentences.
     """
     known = np.array([bool(name) for name in site], np.bool_)
     names = np.array([str(name) for name in site], object)
     slides = np.arange(len(names)).astype(str) if groups is None else np.array(groups, object)
-    keep, left_out = _usable(names, slides, known)
+    keep, left_out = _usable(names, slides, known, unit)
     n_sites, n_slides = len(set(names[keep])), len(set(slides[keep]))
     chance = 1 / n_sites if n_sites else float("nan")
     if n_sites < 2:
-        nothing = "At least two sites with two slides each are needed to tell sites from slides."
+        nothing = f"At least two sites with two {unit}s each are needed to tell sites from {unit}s."
         note = " ".join(part for part in (nothing, left_out) if part)
         return Predictability(float("nan"), chance, float("nan"), n_slides, n_sites, note)
     rows = _draw(np.flatnonzero(keep), slides, rng_for(seed, "batch effect rows"))
@@ -92,21 +96,21 @@ def predictability(
     x = values[rows].astype(np.float64)
     score = _score(x, label, group, seed)
     p_value = _permuted(x, (label, group), score, seed, n_permutations)
-    few = "Few slides: only a large effect could show." if n_slides < 4 * n_sites else ""
+    few = f"Few {unit}s: only a large effect could show." if n_slides < 4 * n_sites else ""
     note = " ".join(part for part in (left_out, few) if part)
     return Predictability(score, chance, p_value, n_slides, n_sites, note)
 
 
-def _usable(names: AnyArray, slides: AnyArray, known: AnyArray) -> tuple[AnyArray, str]:
+def _usable(names: AnyArray, slides: AnyArray, known: AnyArray, unit: str) -> tuple[AnyArray, str]:
     """Rows whose site has two slides at least, and a sentence about the others."""
     slides_of: dict[str, set[str]] = {}
     for name, slide in zip(names[known], slides[known], strict=True):
         slides_of.setdefault(name, set()).add(slide)
     alone = {name for name, members in slides_of.items() if len(members) < 2}
     keep = known & np.array([name not in alone for name in names], np.bool_)
-    n_unknown = len(set(slides[~known]))
-    said = [f"{n_unknown} slides without a site are left out."] if n_unknown else []
-    said += [f"{len(alone)} sites with one slide are left out."] if alone else []
+    n_unknown = len(set(slides[~known]) - set(slides[known]))
+    said = [f"{n_unknown} {unit}s without a site are left out."] if n_unknown else []
+    said += [f"{len(alone)} sites with one {unit} are left out."] if alone else []
     return keep, " ".join(said)
 
 

@@ -5,7 +5,7 @@ fits that follow what is there put the third part into the same clusters: their 
 stability of k (Lange et al., Neural Computation 16 (2004) 1299; Ben-Hur et al., PSB 2002), measured
 by the adjusted Rand index. Among stable numbers of clusters the mean silhouette tells how well
 clusters lie apart (Rousseeuw, J. Comput. Appl. Math. 20 (1987) 53), and of those that are as good
-as the best but for one standard error the smallest is taken (Breiman et al., 1984).
+as the best but for the spread of its resamplings the smallest is taken (Breiman et al., 1984).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SILHOUETTE_CELLS = 1000
 
 @dataclass(frozen=True, slots=True)
 class KCandidate:
-    """What resampling says of one number of clusters: means and their standard errors.
+    """What resampling says of one number of clusters: means, and their spread.
 
     Parameters
     ----------
@@ -43,6 +43,9 @@ class KCandidate:
         Adjusted Rand index of two fits on the third part: 1 the same, 0 as by chance.
     silhouette
         Mean silhouette of the third part, -1..1.
+    stability_error, silhouette_error
+        Spread over resamplings: standard deviation over the root of their number. Resamplings
+        share cells, so it is less than the standard error over other cells would be.
     """
 
     k: int

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.slides.pyramid import write_pyramid
@@ -96,15 +97,25 @@ def test_dask_writes_the_same_report(slides, finished, tmp_path):
 
 
 def test_cluster_writes_the_report_anew(copy):
+    took = json.loads((copy / "run_report.json").read_text())["seconds"]
     result = cluster_again(copy, settings("clusters.k=4"), SERIAL)
-    assert (copy / "report.html").read_text().count('class="card"') == 4
+    html = (copy / "report.html").read_text()
+    assert html.count('class="card"') == 4
     assert result.report is not None
+    overview = gather(open_output(copy), settings("clusters.k=4")).overview
+    assert overview.run_seconds == took
+    assert overview.finish_seconds is not None
+    assert "Clusters, overlays and tables were written anew later" in html
+    assert "of the cells looked at" in html
 
 
 def test_a_chosen_number_of_clusters_shows_its_curve(copy):
     cluster_again(copy, settings("clusters.k=auto", "clusters.auto.resamples=2"), SERIAL)
     targets = [item["target_id"] for item in data_of((copy / "report.html").read_text())["figures"]]
     assert "curve" in targets
+    html = (copy / "report.html").read_text()
+    assert "spread over resamplings" in html
+    assert "standard errors" not in html
 
 
 def test_no_report_is_made_where_none_is_wanted(copy):
@@ -189,7 +200,9 @@ def test_crops_are_those_the_encoder_saw(slides, tmp_path):
     folder = open_output(tmp_path)
     states = load_states(folder)
     titles = titles_of({state.slide_id: state.path for state in states})
-    opened, _ = open_slides(folder, states, titles, gather_traits(states), 3)
+    opened, _ = open_slides(
+        folder, states, titles, gather_traits(states), load_codebook(folder.codebook)
+    )
     rows = np.arange(0, opened[0].store.n_cells, 3)
     where = np.zeros(len(rows), int)
     stored = crops_of(opened, where, rows, kept.slides)
@@ -257,7 +270,64 @@ def test_labels_from_qupath_are_set_beside_clusters(copy):
 def test_only_some_slides_are_shown_as_pictures(finished):
     content = gather(open_output(finished), settings("report.slides_shown=2"))
     assert len(content.pictures) == 2
-    assert not gather(open_output(finished), settings("report.slides_shown=0")).pictures
+    none = gather(open_output(finished), settings("report.slides_shown=0"))
+    every = gather(open_output(finished), settings())
+    assert not none.pictures
+    np.testing.assert_array_equal(none.neighbourhoods.z, every.neighbourhoods.z)
+    for one, other in zip(none.cards, every.cards, strict=True):
+        assert [m.title for m in one.maps] == [m.title for m in other.maps] != []
+
+
+def damage(out, name, part):
+    """Spoil all chunks of one array of a slide's store."""
+    chunks = [p for p in (out / "slides" / f"{name}.zarr").rglob("*") if p.is_file()]
+    spoilt = [p for p in chunks if f"/{part}/" in p.as_posix() and not p.name.endswith(".json")]
+    assert spoilt
+    for path in spoilt:
+        path.write_bytes(b"spoilt")
+
+
+def test_a_damaged_slide_is_left_out_of_the_report_and_named(copy):
+    damage(copy, "drawn1", "X")
+    content = gather(open_output(copy), settings())
+    assert {s.slide_id for s in content.slides} == {"drawn0", "drawn2", "empty"}
+    assert any(s.startswith("drawn1.tif is left out: ") for s in content.sentences)
+    result = cluster_again(copy, settings("clusters.k=4"), SERIAL)
+    assert [failure.slide_id for failure in result.failures if failure.stage == "finish"]
+    assert result.report is not None
+    assert not json.loads((copy / "state" / "drawn1.json").read_text())["finish"]
+    assert (copy / "report.html").read_text().count('class="card"') == 4
+
+
+def test_clusters_of_another_codebook_are_not_counted(copy):
+    stale = copy / "slides" / "drawn1.zarr"
+    kept = shutil.copytree(stale, copy / "kept")
+    cluster_again(copy, settings("clusters.k=4"), SERIAL)
+    shutil.rmtree(stale)
+    kept.rename(stale)
+    content = gather(open_output(copy), settings())
+    assert {s.slide_id for s in content.compositions.slides} == {"drawn0", "drawn2"}
+    assert any("drawn1.tif has clusters of another codebook" in s for s in content.sentences)
+
+
+def test_patients_of_the_table_are_counted_and_a_failed_copy_keeps_the_old_table(
+    copy, tmp_path, monkeypatch
+):
+    table = tmp_path / "cohort.csv"
+    table.write_text("slide_id,patient\ndrawn0,p0\ndrawn1,p0\ndrawn2,p1\n")
+    report_again(copy, settings(), table)
+    assert ("patients", "2") in gather(open_output(copy), settings()).overview.facts
+
+    def fill(_, target):
+        target.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_module.shutil, "copyfile", fill)
+    before = (copy / "groups.csv").read_text()
+    with pytest.raises(OSError, match="No space"):
+        report_again(copy, settings(), table)
+    assert (copy / "groups.csv").read_text() == before
+    assert not list(copy.glob("groups.csv.*"))
 
 
 @pytest.mark.parametrize(

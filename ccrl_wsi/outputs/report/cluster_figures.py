@@ -13,6 +13,7 @@ from ccrl_wsi.outputs.report.composition_figures import (
     hex_of,
     legend_above,
     plain_figure,
+    plain_labels,
     without_axes,
 )
 from ccrl_wsi.outputs.report.words import p_text
@@ -61,7 +62,7 @@ def neighbour_map(found: Neighbourhoods, names: Sequence[str]) -> Any:
     plot.add_tools(HoverTool(renderers=[squares], tooltips=tips))
     for axis in (plot.xaxis, plot.yaxis):
         axis.ticker = list(range(k))
-        axis.major_label_overrides = dict(enumerate(names))
+        axis.major_label_overrides = plain_labels(names)
     plot.xaxis.major_label_orientation = 1.2 if k > 8 else "horizontal"
     without_axes(plot)
     plot.grid.visible = False
@@ -114,7 +115,7 @@ def _curve_columns(curve: KCurve) -> dict[str, list[float]]:
 
 def difference_plot(found: GroupComparison, names: Sequence[str], colors: Sequence[Color]) -> Any:
     """Difference of each cluster between two groups of patients, with its interval."""
-    from bokeh.models import ColumnDataSource, HoverTool, Span
+    from bokeh.models import ColumnDataSource, HoverTool, PlainText, Span
 
     rows = found.clusters
     data: dict[str, Any] = {
@@ -131,7 +132,7 @@ def difference_plot(found: GroupComparison, names: Sequence[str], colors: Sequen
     plot = plain_figure(
         height=90 + 24 * len(rows),
         y_range=list(data["name"])[::-1],
-        x_axis_label=label,
+        x_axis_label=PlainText(text=label),
         max_width=720,
     )
     plot.add_layout(Span(location=0, dimension="height", line_color="#888888"))

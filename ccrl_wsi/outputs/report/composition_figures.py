@@ -126,13 +126,13 @@ def heat_map(compositions: Compositions, names: Sequence[str]) -> Any:
     _draw_tree(plot, compositions.slide_tree, side, sideways=True)
     _draw_tree(plot, compositions.cluster_tree, 0.15 * n, sideways=False)
     plot.xaxis.ticker = list(range(k))
-    plot.xaxis.major_label_overrides = {j: names[column] for j, column in enumerate(columns)}
+    plot.xaxis.major_label_overrides = plain_labels([names[i] for i in columns])
     plot.xaxis.major_label_orientation = 1.2 if k > 12 else "horizontal"
     without_axes(plot)
     short = short_names(titles, LABEL_CHARACTERS)
     if n <= MAX_NAMED:
         plot.yaxis.ticker = list(range(n))
-        plot.yaxis.major_label_overrides = {i: short[row] for i, row in enumerate(rows)}
+        plot.yaxis.major_label_overrides = plain_labels([short[i] for i in rows])
     else:
         plot.yaxis.visible = False
     plot.grid.visible = False
@@ -231,6 +231,13 @@ def plain_figure(height: int, **options: Any) -> Any:
     plot.axis.major_label_text_font_size = "11px"
     plot.grid.grid_line_color = "#eeeeee"
     return plot
+
+
+def plain_labels(names: Sequence[str]) -> dict[int, Any]:
+    """Labels of the places 0, 1, ... as they are: bokeh takes ``$$`` in text for TeX."""
+    from bokeh.models import PlainText
+
+    return {i: PlainText(text=name) for i, name in enumerate(names)}
 
 
 def without_axes(plot: Any) -> None:

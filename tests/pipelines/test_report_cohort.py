@@ -1,0 +1,79 @@
+"""What a report says of a cohort, from compositions drawn with known groups and sites."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ccrl_wsi.cohort.slide_traits import Traits
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.report_content import ReportSlide
+from pipelines.report_cohort import compare_all_groups, find_batch_effects, find_compositions
+
+
+def slide(name, counts, patient=None, group=None):
+    return ReportSlide(
+        slide_id=name,
+        title=f"{name}.svs",
+        patient=patient,
+        group=group,
+        mpp=0.25,
+        tissue_mm2=1.0,
+        n_cells=int(sum(counts)),
+        n_clipped=0,
+        warnings=(),
+        counts=tuple(int(n) for n in counts),
+        overlays=(),
+    )
+
+
+def cohort(seed, n_patients=6, n_slides=4):
+    """Patients who differ, their slides hardly."""
+    rng = np.random.default_rng(seed)
+    return [
+        slide(f"s{p}_{i}", rng.multinomial(5000, rng.dirichlet(300 * own)), f"p{p}")
+        for p, own in enumerate(rng.dirichlet(np.full(5, 3.0), size=n_patients))
+        for i in range(n_slides)
+    ]
+
+
+def sites_told(slides, site_of):
+    found = find_compositions(slides)
+    traits = {s.slide_id: Traits(s.patient, site=site_of(s)) for s in slides}
+    vendors = dict.fromkeys(traits, "generic-tiff")
+    return find_batch_effects(found, traits, vendors, None, seed=0)
+
+
+def test_patients_who_differ_are_no_effect_of_their_sites():
+    verdicts = []
+    for seed in range(4):
+        sites = np.random.default_rng(seed).permutation(list("aaabbb"))
+        found = sites_told(cohort(seed), lambda s, sites=sites: sites[int(s.patient[1:])])
+        verdicts.append(found[0].sentence.startswith("It can be told"))
+    assert sum(verdicts) <= 1
+
+
+def test_patients_of_two_sites_are_left_out_and_said():
+    (found,) = sites_told(cohort(0), lambda s: "ab"[int(s.slide_id[-1]) % 2])
+    assert found.score is None
+    assert "6 patients are left out: their slides are of several." in found.sentence
+
+
+def test_slides_of_unknown_patients_stand_for_themselves():
+    slides = [slide(s.slide_id, s.counts) for s in cohort(1)]
+    (found,) = sites_told(slides, lambda s: "ab"[int(s.slide_id[1]) % 2])
+    assert found.score is not None
+
+
+def test_slides_without_a_group_do_not_count_for_their_patient():
+    rows = [[900, 100], [100, 900], [800, 200], [500, 500], [550, 450]]
+    groups = ["ill", None, "ill", "well", "well"]
+    patients = ["p0", "p0", "p1", "p2", "p3"]
+    made = zip(rows, patients, groups, strict=True)
+    slides = [slide(f"s{i}", *about) for i, about in enumerate(made)]
+    settings = load_settings(overrides=["report.n_permutations=99", "report.n_bootstrap=100"])
+    groups_of_all = compare_all_groups(find_compositions(slides), settings)
+    without = compare_all_groups(find_compositions(slides[:1] + slides[2:]), settings)
+    assert "1 of 5 slides have no group and are left out." in groups_of_all.sentences
+    (one,), (other,) = groups_of_all.comparisons, without.comparisons
+    assert one.clusters[0].difference == pytest.approx(other.clusters[0].difference)
