@@ -14,10 +14,11 @@ from ccrl_wsi.clusters.kmeans import assign
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import CropRule
-from ccrl_wsi.errors import ClusterError
+from ccrl_wsi.errors import ClusterError, StoreError
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, update_description
+from pipelines.export import ExportOptions, export_cohort
 from pipelines.machines import LocalMachine, SerialMachine
 from pipelines.run import cluster_again, run_cohort
 from pipelines.verify import verify_output
@@ -184,3 +185,12 @@ def test_a_folder_clustered_by_another_encoder_stays_as_it_was(out, slide_file, 
     with pytest.raises(ClusterError, match="mean different things"):
         again(out, f"clusters.codebook={tmp_path / 'other'}")
     assert fingerprints(out) == before
+
+
+@pytest.mark.parametrize("to", ["qupath", "anndata", "geoparquet", "tiaviz"])
+def test_slides_of_two_codebooks_are_not_exported_together(out, tmp_path, to):
+    update_description(out / "slides" / "dark.zarr", {"clusters": {"codebook": "another"}})
+    options = ExportOptions(load_settings(overrides=SMOKE))
+    with pytest.raises(StoreError, match=r"different codebooks.*Run `ccrl-wsi cluster`"):
+        export_cohort(out, to, tmp_path / "x.parquet", options)
+    assert not (tmp_path / "x.parquet").exists()
