@@ -127,14 +127,14 @@ def export(  # noqa: PLR0913 (the options of the command line)
     out: Finished,
     to: Annotated[str, typer.Option(help="qupath, anndata, geoparquet or tiaviz.")],
     target: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--target",
             "-t",
             help="anndata: a file, .h5ad or .zarr; geoparquet: a file .parquet, or a folder; "
-            "else a folder.",
+            "else a folder. Without: a place in OUT/exports.",
         ),
-    ],
+    ] = None,
     set_: Overrides = [],  # noqa: B006
     points: Annotated[bool, typer.Option("--points", help="qupath: centroids only.")] = False,
     region: Annotated[
@@ -148,14 +148,13 @@ def export(  # noqa: PLR0913 (the options of the command line)
     ] = None,
 ) -> None:
     """Write a finished run for another program."""
-    from pipelines.export import export_cohort, overlay_selection
+    from pipelines.export import ExportOptions, export_cohort, overlay_selection
     from pipelines.run import settings_of_last_clusters
 
-    overrides = [*set_, *(["overlay.points_above=0"] if points else [])]
-    overrides += [f"overlay.split_above={at_most}"] if at_most else []
-    settings = _settings([], overrides, settings_of_last_clusters(out))
+    settings = _settings([], set_, settings_of_last_clusters(out))
     chosen = overlay_selection(region, clusters)
-    for path in export_cohort(out, to, target, settings, chosen):
+    options = ExportOptions(settings, chosen, points, at_most)
+    for path in export_cohort(out, to, target, options):
         typer.echo(path)
 
 

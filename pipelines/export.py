@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccrl_wsi.config import Settings
+from ccrl_wsi.config import OverlaySettings, Settings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.outputs.anndata_file import export_anndata
 from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet, export_geoparquet
 from ccrl_wsi.outputs.overlay import Selection, write_slide_overlay
+from ccrl_wsi.outputs.same_space import check_same_space
 from ccrl_wsi.outputs.tiaviz import export_tiaviz
 from ccrl_wsi.store import open_store
 from pipelines.output_folder import OutputFolder, open_output
@@ -28,10 +29,28 @@ class ExportOptions:
         Those of the overlay count.
     selection
         Which cells; None: all.
+    points
+        Centroids only, however few cells there are.
+    at_most
+        Objects a file; None: what the settings say.
     """
 
     settings: Settings
     selection: Selection | None = None
+    points: bool = False
+    at_most: int | None = None
+
+    @property
+    def overlay(self) -> OverlaySettings:
+        """How overlays are written, with what was asked for."""
+        asked: dict[str, int] = {"points_above": 0} if self.points else {}
+        asked |= {"split_above": self.at_most} if self.at_most is not None else {}
+        return self.settings.overlay.model_copy(update=asked)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was asked for that only overlays follow."""
+        return self.selection is None and not self.points and self.at_most is None
 
 
 Export = Callable[[OutputFolder, Sequence[SlideState], Path, ExportOptions], list[Path]]
@@ -62,18 +81,20 @@ def overlay_selection(region: str, clusters: str) -> Selection | None:
     return Selection((left, top, right, bottom), names)
 
 
-def export_cohort(
-    out: Path, to: str, target: Path, settings: Settings, selection: Selection | None = None
-) -> list[Path]:
+def export_cohort(out: Path, to: str, target: Path | None, options: ExportOptions) -> list[Path]:
     """Write all finished slides of ``out`` as ``to``; returns the files.
 
     ``anndata`` makes one file of the cohort (``target`` ends in .h5ad or .zarr), ``geoparquet`` too
     if ``target`` ends in .parquet; otherwise there is one file a slide in the folder ``target``.
+    Without ``target`` it is the format's own place in the folder ``exports`` of ``out``.
 
     Raises
     ------
     ConfigError
-        If ``out`` is not the output of a run, or the format is unknown.
+        If ``out`` is not the output of a run, the format is unknown or does not follow the options,
+        or ``target`` lies among results.
+    StoreError
+        If the slides differ in encoder, columns or codebook, or cannot be written.
     """
     if to not in EXPORTS:
         raise ConfigError(f"--to {to}: choose one of {', '.join(EXPORTS)}.")
@@ -81,27 +102,37 @@ def export_cohort(
     finished = [state for state in load_states(folder) if state.finish]
     if not finished:
         raise ConfigError(f"{out} has no finished slide. Run `ccrl-wsi run` again first.")
-    if selection is not None and to != "qupath":
+    if not options.is_plain and to != "qupath":
         raise ConfigError(
-            f"--to {to} writes all cells: --region and --clusters are for --to qupath. Choose "
-            "cells in the program that opens the file."
+            f"--to {to} writes all cells with their outlines: --points, --region, --clusters and "
+            "--at-most are for --to qupath. Choose cells in the program that opens the file."
         )
-    return EXPORTS[to](folder, finished, target, ExportOptions(settings, selection))
+    target = OutputFolder(out).exports / _PLACES[to] if target is None else target
+    _refuse_results(target)
+    check_same_space([open_store(folder.store(state.slide_id)) for state in finished])
+    return EXPORTS[to](folder, finished, target, options)
+
+
+def _refuse_results(target: Path) -> None:
+    """Nothing is written among the results of a run, of this one or another, but in `exports`."""
+    place = target.resolve()
+    for parent in (place, *place.parents):
+        run = OutputFolder(parent)
+        is_run = run.run_file.is_file() and run.slides.is_dir()
+        if is_run and place != run.exports and run.exports not in place.parents:
+            raise ConfigError(
+                f"{target} lies among the results of a run, which exports must not change. Give "
+                f"another folder with -t, or one in {run.exports}."
+            )
 
 
 def _qupath(
     folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
-    if target.resolve() == folder.overlays:
-        raise ConfigError(
-            f"{target} holds the run's own overlays, which `ccrl-wsi run` keeps up to date. "
-            "Give another folder with -t."
-        )
     paths: list[Path] = []
     for state in states:
         store = open_store(folder.store(state.slide_id))
-        overlay = options.settings.overlay
-        paths += write_slide_overlay(store, target, overlay, options.selection)
+        paths += write_slide_overlay(store, target, options.overlay, options.selection)
     return paths
 
 
@@ -144,3 +175,11 @@ EXPORTS: dict[str, Export] = {
     "geoparquet": _geoparquet,
     "tiaviz": _tiaviz,
 }
+
+_PLACES = {
+    "qupath": "qupath",
+    "anndata": "cohort.zarr",
+    "geoparquet": "geoparquet",
+    "tiaviz": "tiaviz",
+}
+"""In the folder `exports`; .zarr because it needs no further package."""

@@ -53,13 +53,15 @@ def finish_slide(job: FinishJob) -> tuple[Path, ...]:
     ------
     StoreError
         If the store is damaged or cannot be written.
+    ClusterError
+        If the codebook is damaged or does not fit the cells.
     """
-    with telling_damage(job.store):
-        return tuple(_finish(job))
-
-
-def _finish(job: FinishJob) -> list[Path]:
     codebook = load_codebook(job.codebook) if job.codebook else None
+    with telling_damage(job.store):
+        return tuple(_finish(job, codebook))
+
+
+def _finish(job: FinishJob, codebook: Codebook | None) -> list[Path]:
     names, colors = (codebook.names, codebook.colors) if codebook else ((), ())
     store = open_store(job.store, unfinished=True)
     mean = store_mean(store) if codebook and codebook.centres_slides else None

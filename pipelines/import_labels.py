@@ -61,6 +61,7 @@ def import_labels(out: Path, files: Sequence[Path], slide_id: str | None) -> str
         for file in files:
             objects = read_labelled_objects(file)
             own = slide_id or _slide_of(file, objects, folder, list(finished))
+            _refuse_other_slides(file, objects, folder, own, list(finished))
             by_slide.setdefault(own, []).append((file, objects))
         imports = [_join(folder, finished[name], read) for name, read in by_slide.items()]
         for one in imports:
@@ -84,6 +85,24 @@ def _slide_of(
         "which one is meant with --slide; there are: "
         f"{', '.join(slides) or 'none that is finished'}."
     )
+
+
+def _refuse_other_slides(
+    file: Path, objects: LabelledObjects, folder: OutputFolder, own: str, slides: Sequence[str]
+) -> None:
+    """A cell of another slide must not give its class to cells that lie where it would here."""
+    # Ids of cells are of version 5; what a person draws in QuPath gets others.
+    unknown = {name for name in objects.ids if name[14:15] == "5"}
+    for slide in [own, *(name for name in slides if name != own)]:
+        if not unknown:
+            return
+        found = {name for ids in _ids(folder, slide) for name in ids if name in unknown}
+        if found and slide != own:
+            raise LabelError(
+                f"{file}: {len(found)} of its objects are cells of {slide}, not of {own}. Give "
+                f"each slide's objects in a file of their own; for these --slide {slide}."
+            )
+        unknown -= found
 
 
 def _ids(folder: OutputFolder, slide: str) -> Iterator[list[str]]:

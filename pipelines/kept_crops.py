@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -26,7 +28,9 @@ ROWS = 4096
 
 
 def gather_kept_crops(data: DataSettings, seed: int) -> CropSet:
-    """Crops and measurements of all slides of a run, without classes, slide by slide.
+    """Crops and measurements of all slides of a run, slide by slide.
+
+    Classes are the labels that `import-labels` joined to cells, in alphabetical order.
 
     Of a slide with more than ``data.max_per_slide`` cells so many are drawn; which, depends on
     the slide's name and ``seed`` alone.
@@ -44,6 +48,8 @@ def gather_kept_crops(data: DataSettings, seed: int) -> CropSet:
     n = sum(map(len, rows))
     crops = np.empty((n, data.size_px, data.size_px, 3), np.uint8)
     measurements = np.empty((n, len(NAMES)), np.float32)
+    label = np.full(n, UNLABELLED, np.int32)
+    class_names = _class_names(stores)
     first = 0
     for store, wanted in zip(stores, rows, strict=True):
         stop = first + len(wanted)
@@ -52,23 +58,56 @@ def gather_kept_crops(data: DataSettings, seed: int) -> CropSet:
             for column, name in enumerate(NAMES):
                 values = store.obs(name)
                 measurements[first:stop, column] = values[wanted]
+            if store.has_labels:
+                label[first:stop] = _labels(store, class_names)[wanted]
         log.info("%s: %d of %d cells", store.slide_id, len(wanted), store.n_cells)
         first = stop
     return CropSet(
         crops=crops,
         measurements=measurements,
         source=np.repeat(np.arange(len(stores), dtype=np.int32), [len(some) for some in rows]),
-        label=np.full(n, UNLABELLED, np.int32),
+        label=label,
         source_names=tuple(store.slide_id for store in stores),
-        class_names=(),
+        class_names=class_names,
         scale=data.scale,
         mpp=mpp,
     )
 
 
 def kept_cells(data: DataSettings) -> list[list[Any]]:
-    """What identifies the cells of every slide of a run: name, fingerprint, number."""
-    return [[s.slide_id, s.attrs["fingerprint"], s.n_cells] for s in _open_stores(data)]
+    """What identifies the cells of every slide of a run: name, fingerprint, number, labels."""
+    return [
+        [s.slide_id, s.attrs["fingerprint"], s.n_cells, *_label_digest(s)]
+        for s in _open_stores(data)
+    ]
+
+
+def _class_names(stores: list[SlideStore]) -> tuple[str, ...]:
+    names: set[str] = set()
+    for store in stores:
+        if store.has_labels:
+            with telling_damage(store.path):
+                names.update(store.categories("label"))
+    return tuple(sorted(names))
+
+
+def _labels(store: SlideStore, class_names: tuple[str, ...]) -> IntArray:
+    """Index into ``class_names`` of each cell (n,), ``UNLABELLED`` for none."""
+    # The last entry is for code -1.
+    own = [class_names.index(name) for name in store.categories("label")]
+    numbers: IntArray = np.array([*own, UNLABELLED], np.int32)[store.obs("label")]
+    return numbers
+
+
+def _label_digest(store: SlideStore) -> list[str]:
+    """Changes with the labels of a slide; empty where it has none."""
+    if not store.has_labels:
+        return []
+    with telling_damage(store.path):
+        codes = np.ascontiguousarray(store.obs("label"), np.int32)
+        digest = hashlib.sha256(json.dumps(store.categories("label")).encode())
+    digest.update(codes.tobytes())
+    return [digest.hexdigest()[:16]]
 
 
 def _open_stores(data: DataSettings) -> list[SlideStore]:

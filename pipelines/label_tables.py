@@ -11,7 +11,7 @@ import numpy as np
 from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.evaluation.clustering_scores import confusion_table, score_clusters
+from ccrl_wsi.evaluation.clustering_scores import cells_of_table, confusion_table, score_clusters
 from ccrl_wsi.store import SlideStore, codebook_of, open_store, telling_damage
 from pipelines.output_folder import OutputFolder
 from pipelines.state import load_states
@@ -24,11 +24,10 @@ COUNTS, SCORES = "labels.csv", "label_scores.csv"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Labelled:
-    """Clusters and labels of a slide's cells that have both."""
+    """How often each cluster of a slide has each label: (k, n_labels) of cells with both."""
 
     slide_id: str
-    cluster: IntArray
-    label: IntArray
+    table: IntArray
     clusters: tuple[str, ...]
 
 
@@ -46,15 +45,14 @@ def write_label_tables(folder: OutputFolder) -> str:
     counts = [
         [slide.slide_id, slide.clusters[i], names[j], int(n)]
         for slide in slides
-        for (i, j), n in np.ndenumerate(_table(slide, len(names)))
+        for (i, j), n in np.ndenumerate(slide.table)
     ]
     write_table(folder.table(COUNTS), ["slide", "cluster", "label", "cells"], counts)
-    scores = [_scores(slide.slide_id, slide.cluster, slide.label) for slide in slides]
-    cohort = [np.concatenate([getattr(s, name) for s in slides]) for name in ("cluster", "label")]
-    scores.append(_scores("(cohort)", cohort[0], cohort[1]))
+    whole: IntArray = np.sum([slide.table for slide in slides], axis=0)
+    scores = [_scores(slide.slide_id, slide.table) for slide in slides]
+    scores.append(_scores("(cohort)", whole))
     header = ["slide", "cells", "ami", "ari", "purity"]
     write_table(folder.table(SCORES), header, scores)
-    whole = np.sum([_table(slide, len(names)) for slide in slides], axis=0)
     crossed = [[c, *row.tolist()] for c, row in zip(slides[0].clusters, whole, strict=True)]
     return "\n".join(["", _text(["", *names], crossed), "", _text(header, scores)])
 
@@ -86,16 +84,13 @@ def _labelled(store: SlideStore, names: Sequence[str]) -> _Labelled | None:
         return None
     number = np.array([names.index(name) for name in store.categories("label")])
     clusters = tuple(store.categories("cluster"))
-    return _Labelled(store.slide_id, cluster[both], number[code[both]], clusters)
+    table = confusion_table(cluster[both], number[code[both]], len(clusters), len(names))
+    return _Labelled(store.slide_id, table, clusters)
 
 
-def _table(slide: _Labelled, n_names: int) -> IntArray:
-    return confusion_table(slide.cluster, slide.label, len(slide.clusters), n_names)
-
-
-def _scores(slide_id: str, cluster: IntArray, label: IntArray) -> list[object]:
-    # Numbers without gaps: a slide may have some of the labels only.
-    label = np.unique(label, return_inverse=True)[1]
+def _scores(slide_id: str, table: IntArray) -> list[object]:
+    # Without labels the slide has not: a class must have cells. The scores depend on counts alone.
+    cluster, label = cells_of_table(table[:, table.any(axis=0)])
     scores = score_clusters(cluster, label)
     rounded = [round(value, 4) for value in (scores.ami, scores.ari, scores.purity)]
     return [slide_id, len(label), *rounded]

@@ -41,6 +41,11 @@ class OutputFolder:
         """One store a slide."""
         return self.root / "slides"
 
+    @property
+    def exports(self) -> Path:
+        """Where `export` writes unless told otherwise."""
+        return self.root / "exports"
+
     def store(self, slide_id: str) -> Path:
         """The slide's Zarr store."""
         return self.slides / f"{slide_id}.zarr"

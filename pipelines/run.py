@@ -68,6 +68,7 @@ def run_cohort(
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
+    _warn_of_other_clusters(folder, settings)
     with exclusive(folder.root), open_executor(suited(machine, settings)) as executor:
         log.info("%d slides on %s", len(sources), executor.description)
         run = CohortRun(folder, settings, models)
@@ -108,6 +109,19 @@ def settings_of_last_clusters(out: Path) -> dict[str, Any]:
     last = read_json(path)
     last["clusters"]["codebook"] = None  # A codebook is applied when it is asked for.
     return last
+
+
+def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
+    """`run` follows its own settings: what `cluster` did with others since is done again."""
+    last = folder.table(LATE_FILE)
+    changed = differences(read_json(last), late_settings(settings)) if last.is_file() else []
+    if changed:
+        log.warning(
+            "The clusters and overlays in %s had other settings and are made again (%s). Run "
+            "`ccrl-wsi cluster` with the old ones to have those back.",
+            folder.root,
+            "; ".join(changed),
+        )
 
 
 def refuse_cell_settings(settings: Settings) -> None:
@@ -154,10 +168,13 @@ def finish_cohort(
     """Clusters, overlays and tables of all slides that have cells; returns new failures."""
     codebook: Codebook | None = None
     new: list[Failure] = []
-    write_json(folder.table(LATE_FILE), late_settings(settings))
     try:
         codebook, new = cluster_cohort(folder, settings, executor)
+        # Not before: what was refused is nothing to start from.
+        write_json(folder.table(LATE_FILE), late_settings(settings))
     except ClusterError as error:
+        if not folder.table(LATE_FILE).exists():  # The run's own, which nothing was before.
+            write_json(folder.table(LATE_FILE), late_settings(settings))
         log.error("%s", error)
         new = [Failure("(cohort)", str(folder.root), "cluster", "", str(error))]
     write_summary(folder, codebook, [*failures, *new], time.monotonic() - began)

@@ -29,11 +29,11 @@ def verify_output(out: Path) -> tuple[list[str], str]:
     n_cells = 0
     for state in states:
         found = check_store(folder.store(state.slide_id))
+        if found and state.finish:
+            # Only a damaged store is worth deleting; anything else has its own remedy.
+            found.append(ADVICE.format(store=folder.store(state.slide_id)))
         found = found or _check_against_state(folder, state, codebook)
         problems += [f"{state.slide_id}: {problem}" for problem in found]
-        if found and state.finish:
-            advice = ADVICE.format(store=folder.store(state.slide_id))
-            problems.append(f"{state.slide_id}: {advice}")
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
     return problems, f"{len(states)} slides, {n_cells} cells: {verdict}."
@@ -69,7 +69,10 @@ def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str)
     store = open_store(folder.store(state.slide_id))
     problems = []
     if store.n_cells != state.tally.n_cells:
-        problems.append(f"the store has {store.n_cells} cells, {state.tally.n_cells} were found.")
+        advice = ADVICE.format(store=store.path)
+        problems.append(
+            f"the store has {store.n_cells} cells, {state.tally.n_cells} were found. {advice}"
+        )
     if not state.finish or not store.has_clusters:
         return [*problems, "no clusters yet. Run the same command again."]
     if store.attrs["clusters"]["codebook"] != codebook:
@@ -83,5 +86,8 @@ def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str)
         except (OSError, EOFError) as error:
             problems.append(f"overlay {path} cannot be read ({error}). Delete it and run again.")
     if not problems and n_features != store.n_cells:
-        problems.append(f"the overlay has {n_features} objects for {store.n_cells} cells.")
+        problems.append(
+            f"the overlay has {n_features} objects for {store.n_cells} cells. Delete its files "
+            f"({', '.join(state.overlays)}) in {folder.overlays} and run again."
+        )
     return problems

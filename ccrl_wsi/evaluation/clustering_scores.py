@@ -51,6 +51,13 @@ def score_clusters(cluster: IntArray, label: IntArray) -> ClusteringScores:
     )
 
 
+def cells_of_table(table: IntArray) -> tuple[IntArray, IntArray]:
+    """Clusters and classes (n,) int16 of cells that make a :func:`confusion_table`."""
+    clusters, classes = np.indices(table.shape, np.int16)
+    n = table.ravel()
+    return np.repeat(clusters.ravel(), n), np.repeat(classes.ravel(), n)
+
+
 def confusion_table(
     cluster: IntArray, label: IntArray, k: int | None = None, n_classes: int | None = None
 ) -> IntArray:

@@ -11,11 +11,11 @@ import numpy as np
 
 from ccrl_wsi.arrays import AnyArray
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.store import SlideStore, TableFile, create_table, open_store
+from ccrl_wsi.outputs.same_space import check_same_space
+from ccrl_wsi.store import SlideStore, TableFile, create_table, is_table, open_store
 
 _ROWS_AT_ONCE = 16384
 _SLIDE_COLUMNS = ("slide_id", "patient", "group")
-_LABEL = "label"
 
 
 def export_anndata(store_paths: Sequence[Path], target: Path) -> int:
@@ -28,12 +28,13 @@ def export_anndata(store_paths: Sequence[Path], target: Path) -> int:
     ------
     StoreError
         If the slides were embedded by different encoders or clustered with different codebooks,
-        or a package is missing.
+        or a package is missing; or ``target`` is a folder that is no AnnData.
     """
     if target.suffix not in (".h5ad", ".zarr"):
         raise StoreError(f"{target}: the name must end in .h5ad or .zarr.")
+    _refuse_other_folder(target)
     stores = [open_store(path) for path in store_paths]
-    _check_same_space(stores)
+    check_same_space(stores)
     temporary = target.with_name(f".{target.name}.partial{target.suffix}")
     _remove(temporary)
     try:
@@ -147,24 +148,12 @@ def _codes(
     return codes
 
 
-def _check_same_space(stores: Sequence[SlideStore]) -> None:
-    """Vectors and cluster numbers mean the same only from one encoder and one codebook."""
-    if not stores:
-        raise StoreError("There is no finished slide to export. Run `ccrl-wsi run` first.")
-    made = {
-        (
-            store.attrs["encoder"]["fingerprint"],
-            # Some slides may have labels and others none.
-            tuple(name for name in store.columns if name != _LABEL),
-            store.attrs.get("clusters", {}).get("codebook"),
-        ): store
-        for store in stores
-    }
-    if len(made) > 1:
-        a, b = list(made.values())[:2]
+def _refuse_other_folder(target: Path) -> None:
+    """Only an AnnData is written over: a folder of that name may be anything."""
+    if target.is_dir() and not (target.suffix == ".zarr" and is_table(target)):
         raise StoreError(
-            f"{a.slide_id} and {b.slide_id} differ in encoder, columns or clusters. "
-            "Run the cohort again so that all slides are treated alike."
+            f"{target} is a folder already, and no AnnData: nothing of it was touched. "
+            "Give another name with -t."
         )
 
 

@@ -24,8 +24,7 @@ from ccrl_wsi.errors import LabelError
 _CLUSTER_NAME = re.compile(r"C\d\d")
 """The class our overlays come with: what nobody has changed is no label."""
 
-_FEATURES = re.compile(r'"features"\s*:\s*\[')
-_SEPARATOR = re.compile(r"[\s,]*")
+_SEPARATOR = re.compile(r"[\s,:]*")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -187,13 +186,12 @@ def _text(path: Path) -> str:
 
 def _features(text: str, path: Path) -> Iterator[dict[str, Any]]:
     """Features one by one: a million of them at once as Python objects would fill the memory."""
-    start = _SEPARATOR.match(text).end()  # type: ignore[union-attr]  # it matches nothing too
-    found = _FEATURES.search(text)
+    start = _next(text, 0)
     try:
+        if text[start : start + 1] == "{":
+            start = _place_of_features(text, start + 1)
         if text[start : start + 1] == "[":
             yield from _listed(text, start + 1)
-        elif found is not None:
-            yield from _listed(text, found.end())
         else:
             yield from _with_children(json.loads(text))
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -203,10 +201,29 @@ def _features(text: str, path: Path) -> Iterator[dict[str, Any]]:
         ) from None
 
 
+def _next(text: str, start: int) -> int:
+    """Where the next value or closing bracket is."""
+    return _SEPARATOR.match(text, start).end()  # type: ignore[union-attr]  # it matches nothing too
+
+
+def _place_of_features(text: str, start: int) -> int:
+    """Where the value of the outermost ``features`` begins; the end where there is none."""
+    decoder = json.JSONDecoder()
+    start = _next(text, start)
+    while text[start : start + 1] not in ("}", ""):
+        key, start = decoder.raw_decode(text, start)
+        start = _next(text, start)
+        if key == "features":
+            return start
+        _, start = decoder.raw_decode(text, start)
+        start = _next(text, start)
+    return len(text)
+
+
 def _listed(text: str, start: int) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder()
     while True:
-        start = _SEPARATOR.match(text, start).end()  # type: ignore[union-attr]
+        start = _next(text, start)
         if text[start : start + 1] == "]":
             return
         feature, start = decoder.raw_decode(text, start)
@@ -227,8 +244,9 @@ def _with_children(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _label(feature: dict[str, Any]) -> str | None:
     given = (feature.get("properties") or {}).get("classification")
     if isinstance(given, dict):
-        names = given.get("names") or [given.get("name")]
-        given = ": ".join(str(name) for name in names if name)
+        several = given.get("names")
+        names = several if isinstance(several, list) and several else [given.get("name")]
+        given = ": ".join(name for name in names if isinstance(name, str) and name)
     if not isinstance(given, str):
         return None
     name = given.strip()
@@ -242,6 +260,12 @@ def _area(geometry: dict[str, Any] | None, path: Path) -> shapely.Geometry | Non
         return None
     try:
         shape = shapely.geometry.shape(geometry)
-    except (ValueError, TypeError, KeyError, IndexError, shapely.errors.ShapelyError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        shapely.errors.ShapelyError,
+    ) as error:
         raise LabelError(f"{path} has an object with a broken outline ({error}).") from None
     return shape if shape.is_valid else shapely.make_valid(shape)

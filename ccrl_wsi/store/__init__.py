@@ -15,7 +15,7 @@ from ccrl_wsi.store.labels import write_labels
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
 from ccrl_wsi.store.seal import is_sealed, seal_store
-from ccrl_wsi.store.table_file import TableFile, create_table
+from ccrl_wsi.store.table_file import TableFile, create_table, is_table
 
 __all__ = [
     "CellBatch",
@@ -30,6 +30,7 @@ __all__ = [
     "codebook_of",
     "create_table",
     "is_sealed",
+    "is_table",
     "open_store",
     "seal_store",
     "telling_damage",

@@ -81,6 +81,15 @@ def create_table(path: Path) -> TableFile:
     return _ZarrTable(path) if path.suffix == ".zarr" else _Hdf5Table(path)
 
 
+def is_table(path: Path) -> bool:
+    """Whether the folder ``path`` is an AnnData in Zarr."""
+    try:
+        attributes = zarr.open_group(path, mode="r").attrs
+        return attributes.get("encoding-type") == ANNDATA["encoding-type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class _ZarrTable:
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 from pathlib import Path
@@ -14,12 +15,15 @@ from ccrl_wsi.clusters.kmeans import assign
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import CropRule
-from ccrl_wsi.errors import ClusterError
+from ccrl_wsi.errors import ClusterError, StoreError
+from ccrl_wsi.records import SlideSource
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, telling_damage, update_description
+from pipelines.export import ExportOptions, export_cohort
+from pipelines.finish import FinishJob, finish_slide
 from pipelines.machines import LocalMachine, SerialMachine
-from pipelines.run import cluster_again, run_cohort
+from pipelines.run import cluster_again, run_cohort, settings_of_last_clusters
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
 from tests.small_checkpoints import write_small_checkpoint
@@ -184,3 +188,57 @@ def test_a_folder_clustered_by_another_encoder_stays_as_it_was(out, slide_file, 
     with pytest.raises(ClusterError, match="mean different things"):
         again(out, f"clusters.codebook={tmp_path / 'other'}")
     assert fingerprints(out) == before
+
+
+@pytest.mark.parametrize("to", ["qupath", "anndata", "geoparquet", "tiaviz"])
+def test_slides_of_two_codebooks_are_not_exported_together(out, tmp_path, to):
+    update_description(out / "slides" / "dark.zarr", {"clusters": {"codebook": "another"}})
+    options = ExportOptions(load_settings(overrides=SMOKE))
+    with pytest.raises(StoreError, match=r"different codebooks.*Run `ccrl-wsi cluster`"):
+        export_cohort(out, to, tmp_path / "x.parquet", options)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_what_cluster_refused_is_not_what_the_next_command_starts_from(out):
+    before = settings_of_last_clusters(out)
+    settings = load_settings(overrides=[*SMOKE, "clusters.k=30", "clusters.sample_in_all=9"])
+    assert cluster_again(out, settings, SERIAL).exit_code == 1
+    assert settings_of_last_clusters(out) == before
+    again(out, "clusters.k=2")
+    assert settings_of_last_clusters(out)["clusters"]["k"] == 2
+
+
+def test_run_says_that_it_makes_other_clusters_again(out, smoke, caplog):
+    slides: list[SlideSource] = []
+    run_cohort(slides, out, smoke, SERIAL)
+    assert "made again" not in caplog.text
+    again(out, "clusters.k=2")
+    run_cohort(slides, out, smoke, SERIAL)
+    assert "are made again (clusters.k: 2 -> 3)" in caplog.text
+
+
+def test_sound_stores_of_another_codebook_are_not_to_be_deleted(out):
+    """Stopped after the new codebook was written, before any slide was."""
+    before = (out / "codebook.safetensors").read_bytes()
+    again(out, "clusters.k=2")
+    (out / "codebook.safetensors").write_bytes(before)
+    problems, _ = verify_output(out)
+    assert len(problems) == 2
+    assert all("Run `ccrl-wsi cluster` again" in problem for problem in problems)
+    assert "Delete" not in " ".join(problems)
+
+
+def test_a_damaged_codebook_does_not_make_stores_damaged(out):
+    (out / "codebook.safetensors").write_bytes(b"x" * 100)
+    store = out / "slides" / "dark.zarr"
+    job = FinishJob("dark", store, out / "codebook.safetensors", out, load_settings(), {})
+    with pytest.raises(ClusterError, match=r"codebook\.safetensors"):
+        finish_slide(job)
+
+
+def test_a_full_disk_is_no_damage(tmp_path):
+    with pytest.raises(StoreError, match="Check free space") as told, telling_damage(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "Delete" not in str(told.value)
+    with pytest.raises(StoreError, match="Delete"), telling_damage(tmp_path):
+        raise OSError(errno.EIO, "Input/output error")

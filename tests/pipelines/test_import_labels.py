@@ -14,9 +14,11 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from ccrl_wsi.config import load_settings
+from ccrl_wsi.errors import LabelError
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import is_sealed, labels, open_store
+from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import cli
 from pipelines.import_labels import import_labels
 from pipelines.machines import SerialMachine
@@ -266,3 +268,25 @@ def test_a_slide_without_cells_is_exported_with_the_others(
     if to == "geoparquet":
         counts = [len(geopandas.read_parquet(path)) for path in paths]
         assert sum(counts) == store_of(cohort).n_cells
+
+
+def test_cells_of_another_slide_are_no_areas_of_this_one(slide_file, smoke, tmp_path):
+    shutil.copy(slide_file, tmp_path / "a.tif")
+    twin = draw_slide(DrawnSlideSpec(300, 300, 0.5, n_nuclei=40, seed=5))
+    write_pyramid(tmp_path / "twin.tif", twin.rgb, 0.5, compression="deflate")
+    slides = list_slides([str(tmp_path / "a.tif"), str(tmp_path / "twin.tif")])
+    out = tmp_path / "out"
+    assert run_cohort(slides, out, smoke, SERIAL).exit_code == 0
+    with gzip.open(out / "overlays" / "twin.geojson.gz", "rt") as file:
+        features = json.load(file)["features"]
+    for feature in features:
+        feature["properties"]["classification"] = "Tumor"
+    area = {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]]}
+    drawn = {"type": "Feature", "geometry": area, "properties": {"classification": "Tissue"}}
+    for name, slide in (("labels.geojson", "a"), ("a.geojson", None)):
+        file = write(tmp_path / name, [drawn, *features])
+        with pytest.raises(LabelError, match=rf"{len(features)} of its objects are cells of twin"):
+            import_labels(out, [file], slide)
+        assert not open_store(out / "slides" / "a.zarr").has_labels
+    import_labels(out, [write(tmp_path / "b.geojson", features)], "twin")
+    assert open_store(out / "slides" / "twin.zarr").has_labels

@@ -13,7 +13,7 @@ from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.measurement_names import NAMES
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
-from ccrl_wsi.store import open_store
+from ccrl_wsi.store import open_store, write_labels
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import kept_crops
 from pipelines.crop_sets import cache_file, gather_crops
@@ -92,6 +92,25 @@ def test_a_slide_draws_the_same_whatever_other_slides_there_are(out, tmp_path):
     alone = gather_crops(settings_for(tmp_path / "out", max_per_slide=9), 5)
     assert alone.source_names == ("b",)
     np.testing.assert_array_equal(alone.crops, both.crops[9:])
+
+
+def test_labels_from_qupath_are_the_classes(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    data = settings_for(tmp_path / "out", cache=tmp_path / "cache")
+    assert gather_crops(data, 0).class_names == ()
+    codes = {}
+    for name, kinds in (("a", ("Stroma", "Tumor")), ("b", ("Immune", "Tumor"))):
+        codes[name] = np.arange(store(out, name).n_cells) % 3 - 1
+        path = tmp_path / "out" / "slides" / f"{name}.zarr"
+        write_labels(path, codes[name].astype(np.int16), kinds, ("x.geojson",))
+    crops = gather_crops(data, 0)
+    assert crops.class_names == ("Immune", "Stroma", "Tumor")
+    expected = np.concatenate([np.array([1, 2, -1])[codes["a"]], np.array([0, 2, -1])[codes["b"]]])
+    np.testing.assert_array_equal(crops.label, expected)
+    some = gather_crops(settings_for(tmp_path / "out", max_per_slide=9), 0)
+    keys = [c.tobytes() for c in crops.crops]
+    rows = [keys.index(c.tobytes()) for c in some.crops]
+    np.testing.assert_array_equal(some.label, expected[rows])
 
 
 def test_a_limit_that_no_slide_reaches_changes_nothing(out):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -14,9 +16,10 @@ import pytest
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from pipelines import cli
-from pipelines.export import export_cohort
+from pipelines.export import ExportOptions, export_cohort
 from pipelines.machines import SerialMachine
 from pipelines.run import run_cohort
+from pipelines.verify import verify_output
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +78,13 @@ def test_kept_crops_show_the_nuclei(out, drawn):
 
 
 def test_exports_hold_all_cells(out, smoke, tmp_path):
-    n = open_store(out / "slides" / "drawn.zarr").n_cells
-    [parquet] = export_cohort(out, "geoparquet", tmp_path / "parquet", smoke)
+    n, plain = open_store(out / "slides" / "drawn.zarr").n_cells, ExportOptions(smoke)
+    [parquet] = export_cohort(out, "geoparquet", tmp_path / "parquet", plain)
     assert len(geopandas.read_parquet(parquet)) == n
-    [overlay] = export_cohort(out, "qupath", tmp_path / "qupath", smoke)
+    [overlay] = export_cohort(out, "qupath", tmp_path / "qupath", plain)
     assert overlay.read_bytes() == (out / "overlays" / "drawn.geojson.gz").read_bytes()
     anndata = pytest.importorskip("anndata")
-    [table] = export_cohort(out, "anndata", tmp_path / "all.h5ad", smoke)
+    [table] = export_cohort(out, "anndata", tmp_path / "all.h5ad", plain)
     assert anndata.read_h5ad(table).n_obs == n
 
 
@@ -166,6 +169,8 @@ def test_a_region_without_cells_is_an_empty_overlay(out, tmp_path, monkeypatch, 
         (("--to", "qupath", "--region", "10,10,5,20"), "left,top,right,bottom"),
         (("--to", "qupath", "--clusters", "C09"), "no cluster C09; there are C01, C02, C03"),
         (("--to", "anndata", "--clusters", "C01"), "writes all cells"),
+        (("--to", "geoparquet", "--points"), "writes all cells"),
+        (("--to", "tiaviz", "--at-most", "5"), "writes all cells"),
         (("--to", "anndata"), "must end in .h5ad or .zarr"),
     ],
 )
@@ -188,3 +193,46 @@ def test_one_geoparquet_holds_the_cohort(out, tmp_path, monkeypatch, capsys):
     frame = geopandas.read_parquet(target)
     assert set(frame["slide_id"]) == {"drawn"}
     assert frame.geometry.is_valid.all()
+
+
+def test_nothing_of_a_run_is_written_over(out, tmp_path, monkeypatch, capsys):
+    shutil.copytree(out, tmp_path / "run")
+    shutil.copytree(out, tmp_path / "other")
+    run, other = tmp_path / "run", tmp_path / "other"
+    targets = [run / "slides/drawn.zarr", other / "slides/drawn.zarr", run / "new.zarr", other]
+    for target in targets:
+        for to in ("anndata", "geoparquet"):
+            code, said = export(monkeypatch, capsys, run, "--to", to, "-t", target)
+            assert code == 2
+            assert "among the results of a run" in said
+    for name in ("run", "other"):
+        assert verify_output(tmp_path / name)[0] == []
+    assert not (run / "new.zarr").exists()
+
+
+def test_only_an_anndata_is_written_over(out, tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine.zarr"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("two years")
+    shutil.copytree(out / "slides" / "drawn.zarr", tmp_path / "slide.zarr")
+    for target in (mine, tmp_path / "slide.zarr"):
+        code, said = export(monkeypatch, capsys, out, "--to", "anndata", "-t", target)
+        assert code == 2
+        assert "no AnnData: nothing of it was touched" in said
+    assert (mine / "thesis.txt").read_text() == "two years"
+    assert open_store(tmp_path / "slide.zarr").n_cells
+    for _ in range(2):
+        options = ("--to", "anndata", "-t", tmp_path / "cohort.zarr")
+        assert export(monkeypatch, capsys, out, *options)[0] == 0
+
+
+@pytest.mark.parametrize("to", ["qupath", "anndata", "geoparquet", "tiaviz"])
+def test_without_a_target_exports_go_to_their_own_place(out, monkeypatch, capsys, tmp_path, to):
+    shutil.copytree(out, tmp_path / "out")
+    for _ in range(2):
+        code, said = export(monkeypatch, capsys, tmp_path / "out", "--to", to)
+        assert code == 0
+    [path] = said.split()
+    assert (tmp_path / "out" / "exports") in Path(path).parents
+    assert Path(path).exists()
+    assert verify_output(tmp_path / "out")[0] == []
