@@ -113,8 +113,13 @@ def table_page(number: int, rows: Sequence[FilledRow], settings: EvaluateSetting
     for row in rows:
         lines += _page_lines(row)
     lines += ["", "What had to be chosen:", ""]
-    lines += [f"- `{row.row.name}`: {row.row.note}" for row in rows]
+    lines += [f"- `{row.row.name}`: {_chosen(row)}" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _chosen(row: FilledRow) -> str:
+    """What had to be chosen, and how its encoder departs from the published method."""
+    return f"{row.row.note} Here: {row.departures}." if row.departures else row.row.note
 
 
 def _page_lines(row: FilledRow) -> list[str]:

@@ -22,6 +22,7 @@ from pipelines.paper_table_report import table_csv, table_page, write_table
 from pipelines.paper_tables import (
     TablePlan,
     chosen_rows,
+    given_rows,
     make_table,
     paper_scores,
     training_seconds,
@@ -94,6 +95,10 @@ def test_a_row_that_cannot_run_says_why_and_has_no_number(tmp_path, monkeypatch)
 
 @pytest.fixture
 def dcae_file(tmp_path):
+    return save_dcae(tmp_path / "dcae.safetensors")
+
+
+def save_dcae(path, *, placed=True, data=None, **more):
     import torch
 
     from ccrl_wsi.embeddings.checkpoint import save_checkpoint
@@ -107,14 +112,15 @@ def dcae_file(tmp_path):
         architecture="dcae_encoder",
         arguments=arguments,
         n_dimensions=6,
-        training={"n_steps": 7, "settings": {"schedule": {"batch_size": 9}}},
+        training={"n_steps": 7, "settings": {"schedule": {"batch_size": 9}, "data": data or {}}},
+        **more,
     )
     crops = coloured_crops(3, side=32, noise=0)
     mean, std = (np.array(values) for values in (header.mean, header.std))
     pixels = ((crops.crops / 255 - mean) / std).transpose(0, 3, 1, 2)
     with torch.no_grad():  # a centre where each class lies
-        network.centres.copy_(network(torch.tensor(pixels, dtype=torch.float32)))
-    path = tmp_path / "dcae.safetensors"
+        if placed:
+            network.centres.copy_(network(torch.tensor(pixels, dtype=torch.float32)))
     save_checkpoint(path, network.state_dict(), header)
     return path
 
@@ -127,6 +133,86 @@ def test_a_given_file_is_scored_by_its_own_clusters_too(tmp_path, dcae_file):
     own = [line for line in lines_of({"dcae": row}) if line["reading"] == "its own clusters"]
     assert [line["n_seeds"] for line in own] == ["", "", ""]
     assert [line["paper"] for line in own] == ["10.1", "7.3", "50.5"]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"placed": False}, "were never placed"),
+        ({"unit_length": True}, "export.unit_length=false"),
+        ({"data": {"kind": "consep", "split": "all"}}, "has seen cells that it would be judged by"),
+        ({"data": {"kind": "consep", "split": "test"}}, "data.split=test"),
+    ],
+)
+def test_a_file_that_cannot_be_judged_fairly_is_refused(tmp_path, made, told):
+    path = save_dcae(tmp_path / "dcae.safetensors", **made)
+    (row,) = filled(tmp_path, {"dcae": str(path)}).values()
+    assert told in row.could_not
+
+
+def test_the_cells_a_file_learned_from_are_told(tmp_path):
+    for data, told in (
+        ({"kind": "consep", "split": "train"}, "on consep, train cells"),
+        ({"kind": "nucls", "split": "all", "fold": 2}, "on nucls, all cells"),
+        ({"kind": "run"}, "on run"),
+    ):
+        path = save_dcae(tmp_path / "dcae.safetensors", data=data)
+        (row,) = filled(tmp_path, {"dcae": str(path)}).values()
+        assert row.schedule.endswith(told)
+
+
+def test_another_fold_of_nucls_has_seen_the_test_cells(tmp_path):
+    data = {"kind": "nucls", "split": "train", "fold": 2}
+    path = save_dcae(tmp_path / "dcae.safetensors", data=data)
+    settings = settings_of("data.kind=nucls")
+    (row,) = filled(tmp_path, {"dcae": str(path)}, settings=settings).values()
+    assert "data.fold=2" in row.could_not
+
+
+def test_a_row_says_how_its_encoder_departs_from_the_paper(tmp_path):
+    rows = list(filled(tmp_path, ["ccrl", "untrained"], schedule="cpu").values())
+    assert [row.could_not for row in rows] == ["", ""]
+    page = table_page(2, rows, settings_of())
+    assert "widths 8, 8; stem stride 2" in page
+    for said in ("export.unit_length: False -> True", "export.size_weight: 0.0 -> 0.5"):
+        assert said in page
+    for said in ("loss.queue_size: 65536 -> 8192", "network.stem_stride: 1 -> 2"):
+        assert said in page
+
+
+def test_points_are_learned_without_a_size_and_an_unexpected_error_stops_one_row(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def train(settings, out):
+        asked.append(settings)
+        raise ValueError("area_um2 of nucleus 0 is nan")
+
+    monkeypatch.setattr("pipelines.train.train_encoder", train)
+    settings = settings_of("data.kind=crc", "data.path=crc")
+    rows = filled(tmp_path, ["ccrl", "pixels"], schedule="cpu", settings=settings)
+    assert "area_um2 of nucleus 0 is nan" in rows["ccrl"].could_not
+    assert rows["pixels"].judged
+    assert (asked[0].data.kind, asked[0].export.size_weight) == ("crc", 0)
+    assert asked[0].export.unit_length
+    assert "name" in asked[0].export.model_fields_set
+
+
+def test_an_error_of_a_training_names_the_command_that_takes_settings(tmp_path, monkeypatch):
+    def train(settings, out):
+        raise ConfigError("Set schedule.batch_size=48 or less.")
+
+    monkeypatch.setattr("pipelines.train.train_encoder", train)
+    (row,) = filled(tmp_path, ["dcae"], schedule="cpu").values()
+    assert "`ccrl-wsi train -c train/dcae_cpu --set ...`" in row.could_not
+    assert "dcae=FILE" in row.could_not
+
+
+def test_a_row_named_twice_is_refused():
+    assert given_rows(["dcae=a=b", "pixels"]) == {"dcae": "a=b", "pixels": None}
+    with pytest.raises(ConfigError, match="dcae is named twice"):
+        given_rows(["dcae", "dcae=FILE"])
 
 
 def test_a_file_of_another_method_is_not_taken_for_the_rows(tmp_path, dcae_file):
