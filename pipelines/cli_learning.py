@@ -198,6 +198,7 @@ def _table(
     from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
     from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from pipelines.paper_table_record import read_rows
     from pipelines.paper_table_report import write_table
     from pipelines.paper_tables import TablePlan, given_rows, make_table
 
@@ -206,6 +207,7 @@ def _table(
     files = [find_config(file) for file in config]
     settings = load_tree(EvaluateSettings, files, ["probes=false", *overrides])
     plan = TablePlan(number, given, schedule)
+    read_rows(out / f"table{number}.json", settings)  # of other settings: before hours of work
     rows = make_table(
         plan, settings, out, lambda so_far: write_table(number, so_far, settings, out)
     )

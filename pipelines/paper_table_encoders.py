@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ WHAT_DEPARTS: dict[str, set[str]] = {
     "export": {"network", "unit_length", "size_weight"},
 }
 """The settings of CCRL whose defaults are the paper's, and by which ours may be another method."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnClusters:
+    """Scores of the clusters that a method finds itself, and how many there are."""
+
+    scores: ClusteringScores
+    k: int
 
 
 def told_by(row: TableRow, given: str, settings: EvaluateSettings) -> str:
@@ -87,7 +96,7 @@ def departures(row: TableRow, candidate: Candidate, settings: EvaluateSettings) 
     return "; ".join(differences(paper, ours))
 
 
-def own_scores(encoder: str, result: EncoderResult) -> ClusteringScores | None:
+def own_scores(encoder: str, result: EncoderResult) -> OwnClusters | None:
     """Scores of the clusters that the network in the file ``encoder`` finds itself, if it does.
 
     Raises
@@ -121,5 +130,7 @@ def own_scores(encoder: str, result: EncoderResult) -> ClusteringScores | None:
     network.load_state_dict(state)
     vectors = torch.from_numpy(result.judged[0].vectors[:, : network.n_dimensions])
     with torch.inference_mode():
-        cluster = network.own_clusters(vectors).argmax(dim=1).numpy()
-    return score_clusters(cluster, result.cells.scored.label)
+        belonging = network.own_clusters(vectors)
+    cluster = belonging.argmax(dim=1).numpy()
+    scores = score_clusters(cluster, result.cells.scored.label)
+    return OwnClusters(scores, belonging.shape[1])

@@ -72,8 +72,12 @@ class FilledRow:
         How its encoder came about.
     training_seconds
         None where nothing was trained, or elsewhere.
+    n_own
+        How many such clusters there are.
     encoder
         As it is called in results.
+    given
+        The file that was given for it.
     departures
         In what its encoder is not the method as published; empty: in nothing that is known.
     """
@@ -82,11 +86,13 @@ class FilledRow:
     paper: PaperScores | None
     judged: tuple[Judged, ...] = ()
     own: ClusteringScores | None = None
+    n_own: int = 0
     schedule: str = ""
     training_seconds: float | None = None
     seconds: float = 0.0
     hardware: str = ""
     encoder: str = ""
+    given: str = ""
     departures: str = ""
     could_not: str = ""
 
@@ -213,16 +219,19 @@ def _fill(
     began = time.monotonic()
     candidate = find_candidate(source.encoder, wanted)
     result = judge_candidate(row.name, candidate, work.cells.by(candidate.rule), wanted)
+    own = own_scores(source.encoder, result)
     return FilledRow(
         row,
         paper,
         judged=result.judged,
-        own=own_scores(source.encoder, result),
+        own=own.scores if own else None,
+        n_own=own.k if own else 0,
         schedule=source.schedule,
         training_seconds=source.training_seconds,
         seconds=time.monotonic() - began,
         hardware=hardware(settings.device),
         encoder=candidate.name,
+        given=plan.given.get(row.name) or "",
         departures=departures(row, candidate, settings),
     )
 

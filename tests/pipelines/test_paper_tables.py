@@ -18,8 +18,10 @@ from ccrl_wsi.measurement_names import SHAPE_NAMES
 from pipelines import paper_tables
 from pipelines.cli import app
 from pipelines.cli_learning import _data_overrides
+from pipelines.paper_table_record import merged, read_rows, recorded
 from pipelines.paper_table_report import table_csv, table_page, write_table
 from pipelines.paper_tables import (
+    FilledRow,
     TablePlan,
     chosen_rows,
     given_rows,
@@ -61,7 +63,7 @@ def filled(tmp_path, given, number=2, schedule=None, settings=None):
 
 
 def lines_of(rows):
-    return list(csv.DictReader(io.StringIO(table_csv(list(rows.values())))))
+    return list(csv.DictReader(io.StringIO(table_csv([recorded(row) for row in rows.values()]))))
 
 
 def test_rows_without_training_have_both_readings_beside_the_papers_value(tmp_path):
@@ -88,7 +90,7 @@ def test_a_row_that_cannot_run_says_why_and_has_no_number(tmp_path, monkeypatch)
         has_reason = bool(line["could_not_run"])
         assert has_reason == (line["row"] != "pixels")
         assert bool(line["ours"]) != has_reason
-    page = table_page(2, list(rows.values()), settings_of())
+    page = table_page(2, [recorded(row) for row in rows.values()], settings_of())
     assert "could not run: No GPU" in page
     assert "CPU SCHEDULE" not in page
 
@@ -132,6 +134,8 @@ def test_a_given_file_is_scored_by_its_own_clusters_too(tmp_path, dcae_file):
     assert "as given: dcae.safetensors, 7 steps of 9" in row.schedule
     own = [line for line in lines_of({"dcae": row}) if line["reading"] == "its own clusters"]
     assert [line["n_seeds"] for line in own] == ["", "", ""]
+    assert {(line["k"], line["encoder"]) for line in own} == {("3", "dcae")}
+    assert recorded(row).given == str(dcae_file)
     assert [line["paper"] for line in own] == ["10.1", "7.3", "50.5"]
 
 
@@ -172,7 +176,7 @@ def test_another_fold_of_nucls_has_seen_the_test_cells(tmp_path):
 def test_a_row_says_how_its_encoder_departs_from_the_paper(tmp_path):
     rows = list(filled(tmp_path, ["ccrl", "untrained"], schedule="cpu").values())
     assert [row.could_not for row in rows] == ["", ""]
-    page = table_page(2, rows, settings_of())
+    page = table_page(2, [recorded(row) for row in rows], settings_of())
     assert "widths 8, 8; stem stride 2" in page
     for said in ("export.unit_length: False -> True", "export.size_weight: 0.0 -> 0.5"):
         assert said in page
@@ -278,6 +282,51 @@ def test_files_are_a_table_a_page_a_figure_and_a_record(tmp_path):
     assert "| manual | k-means on test |" in page
     assert "| 9.5 | 6.4 | 45.5 |" in page
     assert "What had to be chosen" in page
+
+
+def test_a_second_call_adds_rows_and_loses_none(tmp_path):
+    settings = settings_of()
+    write_table(2, list(filled(tmp_path, ["pixels", "manual"]).values()), settings, tmp_path)
+    write_table(2, list(filled(tmp_path, ["morphological"]).values()), settings, tmp_path)
+    rows = read_rows(tmp_path / "table2.json", settings)
+    assert [row.name for row in rows] == ["morphological", "manual", "pixels"]
+    assert (tmp_path / "table2.csv").read_text() == table_csv(rows)
+    lines = list(csv.DictReader((tmp_path / "table2.csv").open()))
+    assert {line["k"] for line in lines} == {"3"}
+    assert len({line["fingerprint"] for line in lines if line["row"] == "manual"}) == 1
+    assert all(line["fingerprint"] and line["encoder"] == line["row"] for line in lines)
+
+
+def test_numbers_are_not_lost_to_a_row_that_could_not_run(tmp_path):
+    (good,) = filled(tmp_path, ["pixels"]).values()
+    good, bad = recorded(good), recorded(FilledRow(good.row, None, could_not="no luck"))
+    assert merged(2, [good], [bad]) == [good]
+    assert merged(2, [bad], [good]) == [good]
+    assert merged(2, [], [bad]) == [bad]
+
+
+def test_a_folder_with_a_table_of_other_settings_is_refused(tmp_path):
+    write_table(2, list(filled(tmp_path, ["manual"]).values()), settings_of(), tmp_path)
+    before = (tmp_path / "table2.csv").read_text()
+    overrides = [word for one in [*QUICK, *SMALL, "n_init=2"] for word in ("--set", one)]
+    words = ["evaluate", "--table", "2", "pixels", "-o", str(tmp_path), *overrides]
+    found = CliRunner().invoke(app, words)
+    assert isinstance(found.exception, ConfigError)
+    assert "n_init: 1 -> 2" in str(found.exception)
+    assert (tmp_path / "table2.csv").read_text() == before
+    read_rows(tmp_path / "table2.json", settings_of("batch_size=7"))  # decides no number
+
+
+def test_a_kind_brings_its_settings_with_and_without_a_table(tmp_path, monkeypatch):
+    asked = []
+
+    def stop(settings):
+        asked.append(settings)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("pipelines.evaluate.evaluate", stop)
+    CliRunner().invoke(app, ["evaluate", "pixels", "--data", "nucls=x", "-o", str(tmp_path)])
+    assert (asked[0].data.kind, asked[0].data.scale) == ("nucls", 1.0)
 
 
 def test_data_may_come_with_its_kind():
