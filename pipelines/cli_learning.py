@@ -118,7 +118,7 @@ def evaluate(  # noqa: PLR0913
     ] = None,
     schedule: Annotated[
         Literal["paper", "cpu"] | None,
-        typer.Option(help="--table: train as the sources do (paper), or briefly (cpu)."),
+        typer.Option(help="--table: train at length, for a GPU (paper), or briefly (cpu)."),
     ] = None,
     moa: Annotated[
         Path | None,
@@ -150,12 +150,12 @@ def evaluate(  # noqa: PLR0913
         _evaluate_moa(moa, out, [find_config(file) for file in config], set_, folder)
         return
     overrides = [*set_, *overrides, *(["on_train=true"] if on_train else [])]
+    files = [*_files_of(kind), *config]
     if table is not None:
-        files = [*_files_of(kind), *config]
         _table(out, encoders or [], files, overrides, (table, schedule))
         return
     overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
-    settings = load_tree(EvaluateSettings, [find_config(file) for file in config], overrides)
+    settings = load_tree(EvaluateSettings, [find_config(file) for file in files], overrides)
     evaluation = evaluate_(settings)
     write_report(evaluation, out)
     typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
@@ -198,14 +198,16 @@ def _table(
     from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
     from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from pipelines.paper_table_record import read_rows
     from pipelines.paper_table_report import write_table
-    from pipelines.paper_tables import TablePlan, make_table
+    from pipelines.paper_tables import TablePlan, given_rows, make_table
 
     number, schedule = which
-    given = {name: file or None for name, _, file in (text.partition("=") for text in wanted)}
+    given = given_rows(wanted)
     files = [find_config(file) for file in config]
     settings = load_tree(EvaluateSettings, files, ["probes=false", *overrides])
     plan = TablePlan(number, given, schedule)
+    read_rows(out / f"table{number}.json", settings)  # of other settings: before hours of work
     rows = make_table(
         plan, settings, out, lambda so_far: write_table(number, so_far, settings, out)
     )

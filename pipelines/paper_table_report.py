@@ -4,71 +4,53 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from ccrl_wsi.evaluation.settings import EvaluateSettings
-from pipelines.output_folder import write_json, write_text
+from pipelines.output_folder import write_text
+from pipelines.paper_table_record import (
+    METRICS,
+    RowRecord,
+    TableLine,
+    merged,
+    read_rows,
+    recorded,
+    write_rows,
+)
 from pipelines.paper_tables import FilledRow
-
-METRICS = {"ami": "AMI", "ari": "ARI", "purity": "Purity"}
-READINGS = {
-    "fitted_on_test": "k-means on test",
-    "fitted_on_train": "k-means on train",
-    "train_only": "k-means, training cells only",
-}
-OWN = "its own clusters"
-
-
-@dataclass(frozen=True, slots=True)
-class TableLine:
-    """One number of the CSV, in per cent; empty numbers have their reason in ``could_not_run``."""
-
-    row: str
-    reading: str
-    metric: str
-    paper: str
-    ours: str
-    sd: str
-    n_seeds: str
-    n_fit: str
-    n_scored: str
-    schedule: str
-    training_seconds: str
-    seconds: str
-    hardware: str
-    could_not_run: str
 
 
 def write_table(
-    number: int, rows: Sequence[FilledRow], settings: EvaluateSettings, out: Path
+    number: int, filled: Sequence[FilledRow], settings: EvaluateSettings, out: Path
 ) -> None:
-    """Write ``tableN.csv``, ``.md``, ``.png`` and ``.json`` into ``out``.
+    """Write ``tableN.csv``, ``.md``, ``.png`` and ``.json`` into ``out``, with the rows there.
 
     Raises
     ------
+    ConfigError
+        If a table of other settings is there.
     StoreError
         If the folder cannot be written.
     """
     from ccrl_wsi.evaluation.table_picture import draw_table
-    from ccrl_wsi.provenance import versions
 
     start = out / f"table{number}"
+    kept = read_rows(start.with_suffix(".json"), settings)
+    rows = merged(number, kept, [recorded(row) for row in filled])
     write_text(start.with_suffix(".csv"), table_csv(rows))
     write_text(start.with_suffix(".md"), table_page(number, rows, settings))
     draw_table(_points(rows), METRICS, start.with_suffix(".png"))
-    tree = settings.model_dump(mode="json", exclude={"data": {"split"}})
-    write_json(start.with_suffix(".json"), {"settings": tree, "versions": versions()})
+    write_rows(start.with_suffix(".json"), rows, settings)
 
 
-def _points(rows: Sequence[FilledRow]) -> dict[str, dict[str, dict[str, float]]]:
+def _points(rows: Sequence[RowRecord]) -> dict[str, dict[str, dict[str, float]]]:
     """Per cent by row, source and metric."""
     from ccrl_wsi.evaluation.table_picture import PAPER
 
     points: dict[str, dict[str, dict[str, float]]] = {}
-    for line in _lines(rows):
+    for line in _all_lines(rows):
         is_short = "CPU SCHEDULE" in line.schedule
         found = points.setdefault(f"{line.row}{' (CPU schedule)' if is_short else ''}", {})
         if line.paper:
@@ -78,16 +60,16 @@ def _points(rows: Sequence[FilledRow]) -> dict[str, dict[str, dict[str, float]]]
     return points
 
 
-def table_csv(rows: Sequence[FilledRow]) -> str:
+def table_csv(rows: Sequence[RowRecord]) -> str:
     """One number a line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(TableLine)])
-    writer.writerows(astuple(line) for line in _lines(rows))
+    writer.writerows(astuple(line) for line in _all_lines(rows))
     return text.getvalue()
 
 
-def table_page(number: int, rows: Sequence[FilledRow], settings: EvaluateSettings) -> str:
+def table_page(number: int, rows: Sequence[RowRecord], settings: EvaluateSettings) -> str:
     """The table as people read it."""
     kind = settings.data.kind
     lines = [
@@ -99,7 +81,7 @@ def table_page(number: int, rows: Sequence[FilledRow], settings: EvaluateSetting
     ]
     if settings.on_train:
         lines.append("Training cells only: the paper's scores are of the test cells.")
-    if any("CPU SCHEDULE" in row.schedule for row in rows):
+    if any("CPU SCHEDULE" in line.schedule for line in _all_lines(rows)):
         lines.append(
             "**CPU SCHEDULE** marks trainings that were cut short for want of a GPU: such a row "
             "says little about the method."
@@ -113,59 +95,41 @@ def table_page(number: int, rows: Sequence[FilledRow], settings: EvaluateSetting
     for row in rows:
         lines += _page_lines(row)
     lines += ["", "What had to be chosen:", ""]
-    lines += [f"- `{row.row.name}`: {row.row.note}" for row in rows]
+    lines += [f"- `{row.name}`: {row.note}" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _page_lines(row: FilledRow) -> list[str]:
-    paper = [f"{getattr(row.paper, m):.1f}" if row.paper else "" for m in METRICS]
-    name = row.row.name
-    if row.could_not:
-        reason = " ".join(row.could_not.split()).replace("|", "/")
-        return [_line([name, f"could not run: {reason}", "", "", "", *paper, "", "", "", ""])]
+def _all_lines(rows: Sequence[RowRecord]) -> list[TableLine]:
+    return [line for row in rows for line in row.lines]
+
+
+def _page_lines(row: RowRecord) -> list[str]:
+    by_reading: dict[str, dict[str, TableLine]] = {}
+    for line in row.lines:
+        by_reading.setdefault(line.reading, {})[line.metric] = line
     found = []
-    trained = "" if row.training_seconds is None else _duration(row.training_seconds)
-    ends = [row.schedule, trained, _duration(row.seconds), row.hardware]
-    for judged in row.judged:
+    for reading, lines in by_reading.items():
+        paper = [f"{float(lines[m].paper):.1f}" if lines[m].paper else "" for m in METRICS]
+        if row.could_not:
+            reason = " ".join(row.could_not.split()).replace("|", "/")
+            cells = [row.name, f"could not run: {reason}", "", "", "", *paper, "", "", "", ""]
+            found.append(_line(cells))
+            continue
         values = []
         for metric in METRICS:
-            sd = judged.sd(metric)
-            spread = "" if math.isnan(sd) else f" ± {100 * sd:.1f}"
-            values.append(f"{100 * judged.mean(metric):.1f}{spread}")
-        found.append(_line([name, READINGS[judged.reading], *values, *paper, *ends]))
-    if row.own is not None:
-        values = [f"{100 * getattr(row.own, metric):.1f}" for metric in METRICS]
-        found.append(_line([name, OWN, *values, *paper, *ends]))
+            spread = f" ± {float(lines[metric].sd):.1f}" if lines[metric].sd else ""
+            values.append(f"{float(lines[metric].ours):.1f}{spread}")
+        first = lines["ami"]
+        trained = _duration(first.training_seconds)
+        ends = [first.schedule, trained, _duration(first.seconds), first.hardware]
+        found.append(_line([row.name, reading, *values, *paper, *ends]))
     return found
 
 
-def _lines(rows: Sequence[FilledRow]) -> Iterator[TableLine]:
-    for row in rows:
-        trained = "" if row.training_seconds is None else f"{row.training_seconds:.1f}"
-        ends = [row.schedule, trained, f"{row.seconds:.1f}", row.hardware, row.could_not]
-        for metric in METRICS:
-            name = row.row.name
-            paper = "" if row.paper is None else f"{getattr(row.paper, metric):g}"
-            if row.could_not:
-                yield TableLine(
-                    name, "", metric, paper, "", "", "", "", "", "", "", "", "", row.could_not
-                )
-            for judged in row.judged:
-                sd = judged.sd(metric)
-                yield TableLine(
-                    *(name, READINGS[judged.reading], metric, paper),
-                    f"{100 * judged.mean(metric):.4f}",
-                    "" if math.isnan(sd) else f"{100 * sd:.4f}",
-                    *map(str, (len(judged.repetitions), judged.n_fit, judged.n_scored)),
-                    *ends,
-                )
-            if row.own is not None:
-                ours = f"{100 * getattr(row.own, metric):.4f}"
-                n_scored = str(row.judged[0].n_scored)
-                yield TableLine(name, OWN, metric, paper, ours, "", "", "", n_scored, *ends)
-
-
-def _duration(seconds: float) -> str:
+def _duration(text: str) -> str:
+    if not text:
+        return ""
+    seconds = float(text)
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

@@ -6,126 +6,36 @@ never has a number from elsewhere. Test labels choose nothing: networks are thos
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.errors import CcrlError, ConfigError
-from ccrl_wsi.evaluation.clustering_scores import ClusteringScores, score_clusters
+from ccrl_wsi.evaluation.clustering_scores import ClusteringScores
 from ccrl_wsi.evaluation.paper_scores import TABLE_2, TABLE_3, PaperScores
 from ccrl_wsi.evaluation.protocol import Judged
 from ccrl_wsi.evaluation.settings import EvaluateSettings
 from pipelines.embedders import CutRule, find_candidate
-from pipelines.evaluate import CellStore, EncoderResult, Gather, judge_candidate
+from pipelines.evaluate import CellStore, Gather, judge_candidate
+from pipelines.paper_table_encoders import departures, own_scores, told_by
+from pipelines.paper_table_rows import ROWS, TableRow
+
+if TYPE_CHECKING:
+    from ccrl_wsi.training.settings import TrainSettings
 
 log = logging.getLogger("ccrl_wsi")
 
 Schedule = Literal["paper", "cpu"]
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """One row of a table.
-
-    Parameters
-    ----------
-    encoder
-        As ``evaluate`` knows it; empty where it must be trained.
-    configs
-        Settings files of a training by schedule; ``{kind}`` is the data set's.
-    architecture
-        Of the networks that may be given for it; empty: none may.
-    changes
-        Overrides of a training's settings.
-    note
-        What had to be chosen, in a sentence.
-    """
-
-    name: str
-    note: str
-    encoder: str = ""
-    configs: Mapping[str, str] = field(default_factory=dict)
-    architecture: str = ""
-    changes: tuple[str, ...] = ()
-
-
-def _trained(method: str) -> dict[str, str]:
-    return {"paper": f"train/{method}", "cpu": f"train/{method}_cpu"}
-
-
-_CCRL = {"paper": "train/ccrl_{kind}", "cpu": "train/cpu_small"}
-_CCRL_NETWORK = "preact_resnet18"
-ROWS: dict[int, tuple[TableRow, ...]] = {
-    2: (
-        TableRow(
-            "imagenet",
-            "The paper names no network: ResNet-18, average-pooled, crops enlarged to 224 px.",
-            "imagenet",
-        ),
-        TableRow("imagenet50", "The same with ResNet-50.", "imagenet50"),
-        TableRow(
-            "morphological",
-            "Which 30 of the source's 48 features is unknown: geometry and shape without "
-            "orientation, erosion and Euler number; standardised.",
-            "morphological",
-        ),
-        TableRow(
-            "manual",
-            "Dimensions unknown: one SIFT descriptor of the whole crop, 59 uniform patterns.",
-            "manual",
-        ),
-        TableRow(
-            "dcae",
-            "Layers unknown: those of DCEC with 32 dimensions. Its own clusters are the nearest "
-            "learned centres.",
-            configs=_trained("dcae"),
-            architecture="dcae_encoder",
-        ),
-        TableRow(
-            "infogan",
-            "As many categories as classes; k-means is on the critic's features, its own clusters "
-            "are the likeliest category (Q).",
-            configs=_trained("infogan"),
-            architecture="infogan_critic",
-        ),
-        TableRow("ccrl", "The method of the paper.", configs=_CCRL, architecture=_CCRL_NETWORK),
-        TableRow(
-            "untrained", "A floor the paper does not show: CCRL's network at random.", "untrained"
-        ),
-        TableRow("pixels", "Another: principal components of the crops.", "pixels"),
-    ),
-    3: (
-        TableRow("ccrl", "Nothing left out.", configs=_CCRL, architecture=_CCRL_NETWORK),
-        TableRow(
-            "no_local_global",
-            "Both views are cropped.",
-            configs=_CCRL,
-            architecture=_CCRL_NETWORK,
-            changes=("views.cropped=both",),
-        ),
-        TableRow(
-            "no_ensembling",
-            "The query network instead of its running mean.",
-            configs=_CCRL,
-            architecture=_CCRL_NETWORK,
-            changes=("export.network=query",),
-        ),
-        TableRow(
-            "no_predictor",
-            "No prediction head.",
-            configs=_CCRL,
-            architecture=_CCRL_NETWORK,
-            changes=("network.predictor=null",),
-        ),
-    ),
-}
 BUNDLED_FOR = "consep"
 """The data set the bundled encoder learned from, by the CPU schedule."""
 
@@ -162,16 +72,28 @@ class FilledRow:
         How its encoder came about.
     training_seconds
         None where nothing was trained, or elsewhere.
+    n_own
+        How many such clusters there are.
+    encoder
+        As it is called in results.
+    given
+        The file that was given for it.
+    departures
+        In what its encoder is not the method as published; empty: in nothing that is known.
     """
 
     row: TableRow
     paper: PaperScores | None
     judged: tuple[Judged, ...] = ()
     own: ClusteringScores | None = None
+    n_own: int = 0
     schedule: str = ""
     training_seconds: float | None = None
     seconds: float = 0.0
     hardware: str = ""
+    encoder: str = ""
+    given: str = ""
+    departures: str = ""
     could_not: str = ""
 
 
@@ -228,8 +150,28 @@ def make_table(
         except CcrlError as error:
             log.warning("%s could not run. %s", row.name, error)
             filled.append(FilledRow(row, paper, could_not=str(error)))
+        except ValueError as error:  # the rows after it are tried all the same
+            log.exception("%s could not run.", row.name)
+            filled.append(FilledRow(row, paper, could_not=f"Unexpected error: {error}"))
         on_row(filled)
     return filled
+
+
+def given_rows(words: Sequence[str]) -> dict[str, str | None]:
+    """Rows by name, with the file of ``NAME=FILE``.
+
+    Raises
+    ------
+    ConfigError
+        If a row is named twice.
+    """
+    given: dict[str, str | None] = {}
+    for word in words:
+        name, _, file = word.partition("=")
+        if name in given:
+            raise ConfigError(f"The row {name} is named twice. Name it once, or as {name}=FILE.")
+        given[name] = file or None
+    return given
 
 
 def chosen_rows(plan: TablePlan) -> list[TableRow]:
@@ -277,15 +219,20 @@ def _fill(
     began = time.monotonic()
     candidate = find_candidate(source.encoder, wanted)
     result = judge_candidate(row.name, candidate, work.cells.by(candidate.rule), wanted)
+    own = own_scores(source.encoder, result)
     return FilledRow(
         row,
         paper,
         judged=result.judged,
-        own=own_scores(source.encoder, result),
+        own=own.scores if own else None,
+        n_own=own.k if own else 0,
         schedule=source.schedule,
         training_seconds=source.training_seconds,
         seconds=time.monotonic() - began,
         hardware=hardware(settings.device),
+        encoder=candidate.name,
+        given=plan.given.get(row.name) or "",
+        departures=departures(row, candidate, settings),
     )
 
 
@@ -295,7 +242,7 @@ def _source(row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _W
     if given and row.name.startswith("imagenet"):
         return _Source(row.encoder, "weights as given", weights=Path(given))
     if given:
-        return _Source(given, f"as given: {_told_by(row, given)}")
+        return _Source(given, f"as given: {told_by(row, given, settings)}")
     if row.encoder:
         is_imagenet = row.name.startswith("imagenet")
         said = "torchvision's weights" if is_imagenet else "nothing is trained"
@@ -314,7 +261,6 @@ def _source(row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _W
 
 def _train(row: TableRow, schedule: Schedule, settings: EvaluateSettings, work: _Work) -> _Source:
     from ccrl_wsi.training.metric_log import read_metrics
-    from ccrl_wsi.training.settings import TrainSettings
     from pipelines.train import train_encoder
     from pipelines.train_folder import TrainFolder
 
@@ -326,23 +272,40 @@ def _train(row: TableRow, schedule: Schedule, settings: EvaluateSettings, work: 
         )
     rule = CutRule(settings.data.scale, settings.data.size_px)
     k = settings.k or len(work.cells.by(rule).scored.class_names)
-    overrides = [*row.changes, f"dcae.n_clusters={k}", f"infogan.n_codes={k}"]
-    base = load_tree(TrainSettings, [find_config(file)], overrides)
-    changed = base.model_copy(
-        update={
-            "seed": settings.seed,
-            "data": settings.data,  # its split is the training's
-            "compute": base.compute.model_copy(update={"device": settings.device}),
-        }
-    )
+    changed = _training_settings(row, file, k, settings)
     folder = TrainFolder(work.out / "encoders" / f"{row.name}_{schedule}")
     log.info("%s is trained by %s in %s", row.name, file, folder.root)
-    trained = train_encoder(changed, folder.root)
+    try:
+        trained = train_encoder(changed, folder.root)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} (The table trains by {file} as it is: change settings with `ccrl-wsi train "
+            f"-c {file} --set ...`, and give the encoder as {row.name}=FILE.)"
+        ) from None
     metrics = read_metrics(folder.metrics)
-    said = "CPU SCHEDULE" if schedule == "cpu" else "the sources' schedule"
+    said = "CPU SCHEDULE" if schedule == "cpu" else "GPU schedule"
     said = f"{said} ({file}: {trained.n_steps} steps of {changed.schedule.batch_size})"
     seconds = training_seconds(metrics, changed.schedule.batch_size)
     return _Source(str(folder.encoder), said, seconds)
+
+
+def _training_settings(
+    row: TableRow, file: str, k: int, settings: EvaluateSettings
+) -> TrainSettings:
+    """Those of ``file`` on the data to be judged by, whose split is the training's."""
+    from ccrl_wsi.training.settings import TrainSettings
+
+    overrides = [
+        *row.changes,
+        f"dcae.n_clusters={k}",
+        f"infogan.n_codes={k}",
+        f"seed={settings.seed}",
+        f"compute.device={settings.device}",
+        f"data={json.dumps(settings.data.model_dump(mode='json'))}",
+    ]
+    if settings.data.kind == "crc":  # points have no size, and the settings are refused with one
+        overrides.append("export.size_weight=0")
+    return load_tree(TrainSettings, [find_config(file)], overrides)
 
 
 def training_seconds(metrics: Mapping[str, Any], batch_size: int) -> float:
@@ -352,28 +315,6 @@ def training_seconds(metrics: Mapping[str, Any], batch_size: int) -> float:
         total += (step - before) * batch_size / speed
         before = step
     return float(total)
-
-
-def own_scores(encoder: str, result: EncoderResult) -> ClusteringScores | None:
-    """Scores of the clusters that the network in the file ``encoder`` finds itself, if it does."""
-    from ccrl_wsi.config import is_path
-
-    if not is_path(encoder):
-        return None
-    import torch
-
-    from ccrl_wsi.embeddings.checkpoint import load_checkpoint
-    from ccrl_wsi.embeddings.network import build_network
-
-    header, state = load_checkpoint(Path(encoder).expanduser())
-    network: Any = build_network(header.architecture, header.arguments)
-    if not hasattr(network, "own_clusters"):
-        return None
-    network.load_state_dict(state)
-    vectors = torch.from_numpy(result.judged[0].vectors[:, : network.n_dimensions])
-    with torch.inference_mode():
-        cluster = network.own_clusters(vectors).argmax(dim=1).numpy()
-    return score_clusters(cluster, result.cells.scored.label)
 
 
 def hardware(device: str) -> str:
@@ -396,22 +337,6 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _told_by(row: TableRow, given: str) -> str:
-    """How the encoder ``given`` for ``row`` was trained, as it says itself."""
-    from ccrl_wsi.embeddings.checkpoint import read_header
-    from ccrl_wsi.embeddings.encoders import encoder_file
-
-    if not row.architecture:
-        raise ConfigError(f"{row.name} is not trained: name it without a file.")
-    path = encoder_file(given)
-    header = None if path is None else read_header(path)
-    if path is None or header is None or header.architecture != row.architecture:
-        found = given if header is None else f"{given} holds {header.architecture}"
-        raise ConfigError(f"{found}; the row {row.name} takes {row.architecture}.")
-    size = header.training.get("settings", {}).get("schedule", {}).get("batch_size", "?")
-    return f"{path.name}, {header.training.get('n_steps', '?')} steps of {size}"
 
 
 def _has_gpu(settings: EvaluateSettings) -> bool:

@@ -153,6 +153,22 @@ def test_drawn_pixels_agree_with_scikit_image():
     assert found["extent"] == pytest.approx(properties.extent, rel=0.05)
 
 
+def test_as_pixels_turn_lengths_stay_and_counts_of_curvature_do_not():
+    """What the module says of an ellipse at the size of a nucleus, every ten degrees."""
+    found = []
+    for degrees in range(0, 180, 10):
+        labels = np.zeros((60, 60), np.int32)
+        cv2.ellipse(labels, (30, 30), (14, 10), degrees, 0, 360, 1, cv2.FILLED)
+        found.append(shapes_of(trace_outlines(labels), um=1.0))
+    for name in ("area_um2", "perimeter_um", "ellipse_major_axis_um", "solidity", "circularity"):
+        values = np.array([shapes[name] for shapes in found])
+        assert np.ptp(values) < 0.06 * values.mean(), name
+    protrusions = [shapes["n_protrusions"] for shapes in found]
+    indentations = [shapes["n_indentations"] for shapes in found]
+    assert (min(protrusions), max(protrusions)) == (2, 7)
+    assert (min(indentations), max(indentations)) == (0, 3)
+
+
 def test_many_at_once_are_each_alone(monkeypatch):
     monkeypatch.setattr("ccrl_wsi.nuclei.boundary_shapes.AT_ONCE", 4)
     rings = [ellipse_ring(8 + i, 6 + (i % 3), 0.2 * i) for i in range(9)]

@@ -57,7 +57,7 @@ def test_the_decoder_draws_images_of_the_crops_size(size_px):
 
 
 def test_reconstruction_is_learned():
-    metrics = go(make_learner("dcae.pretrain_epochs=100"), range(60), 60)
+    metrics = go(make_learner("dcae.pretrain_epochs=100", "schedule.epochs=101"), range(60), 60)
     first, last = (float(m["loss"].detach()) for m in (metrics[0], metrics[-1]))
     assert last < 0.8 * first
 
@@ -114,3 +114,17 @@ def test_its_own_clusters_are_the_nearest_centres():
 def test_more_clusters_than_crops_are_refused():
     with pytest.raises(ConfigError, match=r"dcae\.n_clusters=36 or less"):
         make_learner("dcae.n_clusters=40")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("dcae.pretrain_epochs=4", "leaves nothing of schedule.epochs=4"),
+        ("export.unit_length=true", "set export.unit_length=false"),
+        ("dcae.widths=[8, 0, 8]", r"dcae\.widths"),
+    ],
+)
+def test_settings_that_leave_no_clusters_are_refused(override, told):
+    with pytest.raises(ConfigError, match=told):
+        load_tree(TrainSettings, [], [*TINY, override])
+    load_tree(TrainSettings, [], ["dcae.pretrain_epochs=600"])  # ccrl does not look at it

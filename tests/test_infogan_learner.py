@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,8 +29,8 @@ TINY = [
 PARTS = ("generator.", "critic.trunk.", "critic.code.", "score_layer.")
 
 
-def make_learner(crops=CROPS):
-    settings = load_tree(TrainSettings, [], TINY)
+def make_learner(crops=CROPS, *overrides):
+    settings = load_tree(TrainSettings, [], [*TINY, *overrides])
     torch.manual_seed(0)
     model = Gan(InfoganCritic(3, 4, 3), Generator(5, 3, 4), 4)
     return InfoganLearner(crops, model, settings, "cpu", World())
@@ -63,6 +64,56 @@ def test_an_odd_step_is_the_critics_an_even_one_teaches_all():
     assert set(metrics[1]) == {"loss", "wasserstein", "penalty"}
     loss = 10 * metrics[1]["penalty"] - metrics[1]["wasserstein"]
     torch.testing.assert_close(metrics[1]["loss"], loss)
+
+
+def test_the_generator_learns_to_be_taken_for_real(monkeypatch):
+    """The critic as it is, one step of the generator: what it draws from the same numbers."""
+    learner = make_learner(CROPS, "schedule.learning_rate=0.001")
+    monkeypatch.setattr(learner._optimisers["code"], "step", lambda loss, moment: None)
+    latent, _ = learner._latent(64, np.random.default_rng(0))
+    model = learner.model
+
+    def taken_for_real():
+        with torch.no_grad():
+            return float(model.score(model.generator(latent)).mean())
+
+    before = taken_for_real()
+    metrics = learner._teach_generator(64, np.random.default_rng(0), Moment(0, 4, 4))
+    assert float(metrics["generator"].detach()) == pytest.approx(-before, abs=1e-5)
+    assert taken_for_real() > before
+
+
+def test_the_code_that_was_asked_for_is_learned(monkeypatch):
+    learner = make_learner(CROPS, "schedule.learning_rate=0.01")
+    monkeypatch.setattr(learner._optimisers["generator"], "step", lambda loss, moment: None)
+    latent, code = learner._latent(48, np.random.default_rng(5))
+    assert torch.equal(latent[:, :3], torch.eye(3)[code])
+
+    def surprise():
+        """Cross-entropy of the category asked for, by hand."""
+        with torch.no_grad():
+            found = learner.model.code(learner.model.generator(latent)).double()
+        told = found[torch.arange(48), code] - torch.logsumexp(found, dim=1)
+        return -float(told.mean())
+
+    before = surprise()
+    for step in range(0, 60, 2):
+        learner._teach_generator(24, np.random.default_rng(step), Moment(step, 100, 4))
+    assert surprise() < before - 0.2  # of ln 3 at the start
+
+
+def test_the_surprise_at_the_code_is_its_cross_entropy(monkeypatch):
+    learner = make_learner()
+    for optimiser in learner._optimisers.values():
+        monkeypatch.setattr(optimiser, "step", lambda loss, moment: None)
+    scores = torch.tensor([2.0, 0.0, -1.0])
+    monkeypatch.setattr(learner.model, "code", lambda images: scores.expand(len(images), 3))
+    metrics = learner._teach_generator(24, np.random.default_rng(0), Moment(0, 4, 4))
+    rng = np.random.default_rng(0)
+    learner._latent(24, rng)  # those of the generator's own step
+    asked = learner._latent(24, rng)[1].numpy()
+    shares = np.exp([2.0, 0.0, -1.0]) / np.exp([2.0, 0.0, -1.0]).sum()
+    assert float(metrics["code"]) == pytest.approx(-np.log(shares)[asked].mean(), rel=1e-5)
 
 
 def test_the_code_changes_generator_trunk_and_code_but_not_the_score():

@@ -30,11 +30,9 @@ def test_a_constant_crop_has_no_edges_and_one_pattern():
     (vector,) = vectors_of(constant())
     assert not vector[:N_SIFT].any()
     patterns = vector[N_SIFT:]
-    # Every neighbour is as bright: all eight bits set, one pattern of the 59 (edges see zeros).
-    inner = patterns_of(np.full((200, 200), 90, np.uint8))
-    assert inner.max() > 0.95
-    assert patterns.argmax() == inner.argmax()
-    assert np.linalg.norm(patterns) == pytest.approx(1)
+    # Every neighbour is as bright: all eight bits set, one pattern of the 59, at the edge as well.
+    assert sorted(patterns)[-2:] == [0, 1]
+    assert np.count_nonzero(patterns_of(np.full((32, 32), 90, np.uint8))) == 1
 
 
 def test_brightness_and_contrast_change_neither():

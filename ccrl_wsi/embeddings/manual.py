@@ -3,8 +3,9 @@
 The CCRL paper and its source say "SIFT and LBP" and no more. Chosen here: one SIFT descriptor
 (Lowe, IJCV 60 (2004) 91; 128 numbers) at the centre of the grey crop, upright, its grid of 4 x 4
 cells as wide as the crop; and the histogram of uniform patterns that are not turned round (8
-neighbours at 1 px; 59 bins; Ojala et al., IEEE PAMI 24 (2002) 971). Each block has unit length, so
-both weigh the same; a crop without any edge has a SIFT block of zeros.
+neighbours at 1 px; 59 bins; Ojala et al., IEEE PAMI 24 (2002) 971), of the pixels that have all
+neighbours: the outermost are not counted. Each block has unit length, so both weigh the same; a
+crop without any edge has a SIFT block of zeros.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Manual:
     @property
     def fingerprint(self) -> str:
         """Changes with the definition."""
-        text = json.dumps(["sift", N_SIFT, SIFT_WIDTHS, "lbp", N_NEIGHBOURS, RADIUS_PX])
+        text = json.dumps(["sift", N_SIFT, SIFT_WIDTHS, "lbp", N_NEIGHBOURS, RADIUS_PX, "inner"])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -70,11 +71,12 @@ def sift_of(grey: ByteArray, sift: cv2.SIFT) -> FloatArray:
 
 
 def patterns_of(grey: ByteArray) -> FloatArray:
-    """Histogram (59,) of the uniform patterns of an image; sums to 1."""
+    """Histogram (59,) of the uniform patterns of an image, its edge left out; sums to 1."""
     from skimage.feature import local_binary_pattern  # half a second that other encoders save
 
     pattern = local_binary_pattern(grey, N_NEIGHBOURS, RADIUS_PX, "nri_uniform").astype(np.int64)
-    counts = np.bincount(pattern.ravel(), minlength=N_PATTERNS)
+    inner = pattern[RADIUS_PX:-RADIUS_PX, RADIUS_PX:-RADIUS_PX]  # scikit-image sees zeros outside
+    counts = np.bincount(inner.ravel(), minlength=N_PATTERNS)
     shares: FloatArray = (counts / counts.sum()).astype(np.float32)
     return shares
 

@@ -20,8 +20,11 @@ and chosen here:
   by a fifth of that circle's curvature, and are ten places apart;
 - Feret's diameters are the sides of the smallest rectangle around.
 
-All but ``extent``, whose box does not turn with the nucleus, depend on its rotation only as far as
-pixels do.
+Drawn finely, all but ``extent``, whose box does not turn with the nucleus, stay as a nucleus turns.
+Cut out of pixels, the six of curvature do not: at the size of a nucleus (half axes of 14 and 10 px)
+stairs of the outline bend the spline as much as its form does, and an ellipse, which has two
+protrusions and no indentation, has two to seven and up to three as it turns. Lengths, areas and
+ratios stay within a few per cent.
 """
 
 from __future__ import annotations

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from ccrl_wsi.config import Positive, Section
+
+Channels = Annotated[int, Field(ge=1)]
 
 
 class DcaeSettings(Section):
@@ -12,7 +16,9 @@ class DcaeSettings(Section):
 
     n_dimensions: int = Field(32, ge=1, description="Of the bottleneck; DCEC has 10 for digits.")
     n_clusters: int = Field(4, ge=2, description="Of the clustering layer: as many as classes.")
-    widths: tuple[int, int, int] = Field((32, 64, 128), description="Channels of convolutions.")
+    widths: tuple[Channels, Channels, Channels] = Field(
+        (32, 64, 128), description="Channels of convolutions."
+    )
     pretrain_epochs: float = Field(
         200, ge=0, description="Reconstruction alone, before clusters are placed by k-means."
     )

@@ -213,6 +213,21 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _own_clusters_are_placed_and_kept(self) -> TrainSettings:
+        pretrain, epochs = self.dcae.pretrain_epochs, self.schedule.epochs
+        if self.method == "dcae" and pretrain >= epochs:
+            raise ValueError(
+                f"dcae.pretrain_epochs={pretrain:g} leaves nothing of schedule.epochs={epochs:g} "
+                "for the clusters: lower the first or raise the second"
+            )
+        if self.method in ("dcae", "infogan") and self.export.unit_length:
+            raise ValueError(
+                f"method={self.method} has clusters of its own, which do not lie among embeddings "
+                "of unit length: set export.unit_length=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_rate_gets_as_high_as_asked(self) -> TrainSettings:
         schedule = self.schedule
         if schedule.warmup_epochs >= schedule.epochs:
