@@ -41,7 +41,7 @@ def encoder_of(settings: Settings) -> Encoder:
     """The encoder, on the device asked for."""
     from ccrl_wsi.embeddings.encoders import encoder_file
 
-    file = encoder_file(settings.embedding.encoder)
+    file = encoder_file(settings.embedding.encoder) or settings.embedding.weights
     stamp = (0, 0) if file is None else _stamp(file)
     with _LOADING:
         return _encoder(settings.embedding, settings.compute.device, stamp)

@@ -94,6 +94,20 @@ def test_a_replaced_bundled_file_is_loaded_anew(bundled):
     assert encoder_of(settings).name == "another one"
 
 
+def test_replaced_weights_of_photographs_are_loaded_anew(tmp_path, monkeypatch):
+    file = tmp_path / "resnet18.pth"
+    file.write_bytes(b"one")
+    made = []
+    monkeypatch.setattr(encoders, "make_encoder", lambda *asked: made.append(asked) or len(made))
+    settings = load_settings(
+        overrides=["embedding.encoder=imagenet", f"embedding.weights={file}", "compute.device=cpu"]
+    )
+    first = encoder_of(settings)
+    assert encoder_of(settings) == first
+    file.write_bytes(b"another")
+    assert encoder_of(settings) != first
+
+
 def gpus(monkeypatch, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
     assert visible_gpus() == [name for name in names.split(",") if name]
