@@ -9,14 +9,16 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ccrl_wsi.arrays import FloatArray, IntArray
-from ccrl_wsi.crop_set import CropSet, channel_statistics
+from ccrl_wsi.arrays import IntArray
+from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.devices import move_to
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.ccrl_model import ContrastiveModel, Outcome
+from ccrl_wsi.training.device_crops import DeviceCrops
 from ccrl_wsi.training.diagnostics import effective_rank, spread, uniformity
 from ccrl_wsi.training.distributed import copy_from_first
+from ccrl_wsi.training.kept_tensors import named, under
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.optimisation import Optimisation
 from ccrl_wsi.training.schedules import key_momentum
@@ -24,29 +26,8 @@ from ccrl_wsi.training.settings import TrainSettings
 from ccrl_wsi.training.view_parameters import ViewParameters, check_views, draw_pair
 from ccrl_wsi.training.views import apply_view
 
-EMBED_AT_ONCE = 2048
 _MODEL, _OPTIMISER, _ASSIGNMENT = "model/", "optimiser/", "assignment"
 _UNASSIGNED = -1
-
-
-class Normalisation:
-    """(x - mean) / std of each channel, on a scale of 0..1.
-
-    Parameters
-    ----------
-    mean, std
-        (channels,) of the training crops.
-    """
-
-    def __init__(self, mean: FloatArray, std: FloatArray, device: torch.device) -> None:
-        self._mean, self._std = (
-            torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-            for v in (mean, std)
-        )
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Normalised ``pixels`` (n, channels, h, w), float32 in 0..1."""
-        return (pixels - self._mean) / self._std
 
 
 class CcrlLearner:
@@ -82,10 +63,7 @@ class CcrlLearner:
         check_views(settings.views, crops.n_channels)
         _check_prototypes(settings.loss.prototypes, len(crops))
         self._settings, self._device, self._world = settings, torch.device(device), world
-        self._crops = (
-            torch.from_numpy(crops.crops).permute(0, 3, 1, 2).contiguous().to(self._device)
-        )
-        self._normalise = Normalisation(*channel_statistics(crops.crops), self._device)
+        self._crops = DeviceCrops(crops, self._device)
         self.model = model.train()
         self._layout = move_to(model, self._device)
         if settings.compute.compile:
@@ -104,8 +82,8 @@ class CcrlLearner:
         rng = rng_for(self._settings.seed, "views", str(moment.step))
         local, whole = draw_pair(self._settings.views, len(rows), rng)
         mine = self._world.share(len(rows))
-        indices = torch.from_numpy(rows[mine]).to(self._device, non_blocking=True)
-        pixels = self._crops[indices].float() / 255
+        indices = self._crops.indices(rows[mine])
+        pixels = self._crops.pixels(indices)
         with self._optimisation.autocast():
             outcome: Outcome = self.model(
                 self._view(pixels, whole.part(mine)),
@@ -121,19 +99,19 @@ class CcrlLearner:
     def state(self) -> dict[str, Tensor]:
         """Networks, queue, optimiser and pseudo-classes."""
         return {
-            **{_MODEL + name: tensor for name, tensor in self.model.state_dict().items()},
-            **{_OPTIMISER + name: t for name, t in self._optimisation.state().items()},
+            **named(_MODEL, self.model.state_dict()),
+            **named(_OPTIMISER, self._optimisation.state()),
             _ASSIGNMENT: self._assignment,
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.model.load_state_dict(_under(_MODEL, state))
-        self._optimisation.load_state(_under(_OPTIMISER, state))
+        self.model.load_state_dict(under(_MODEL, state))
+        self._optimisation.load_state(under(_OPTIMISER, state))
         self._assignment.copy_(state[_ASSIGNMENT])
 
     def _view(self, pixels: Tensor, parameters: ViewParameters) -> Tensor:
-        return self._normalise(apply_view(pixels, parameters)).contiguous(
+        return self._crops.normalised(apply_view(pixels, parameters)).contiguous(
             memory_format=self._layout
         )
 
@@ -185,15 +163,10 @@ class CcrlLearner:
         """Embeddings (n, d) float32 of all crops by the key encoder, nothing changed in it."""
         encoder = self.model.encoder("momentum").eval()
         parts = [
-            encoder(self._normalise(part.float() / 255).contiguous(memory_format=self._layout))
-            for part in torch.split(self._crops, EMBED_AT_ONCE)
+            encoder(part.contiguous(memory_format=self._layout)) for part in self._crops.portions()
         ]
         encoder.train()
         return torch.cat(parts).float()
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _check_prototypes(n_prototypes: int | None, n_crops: int) -> None:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ccrl_wsi.arrays import IntArray
-from ccrl_wsi.crop_set import CropSet, channel_statistics
+from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.seeding import rng_for
-from ccrl_wsi.training.ccrl_learner import Normalisation
+from ccrl_wsi.training.device_crops import DeviceCrops
 from ccrl_wsi.training.distributed import copy_from_first
+from ccrl_wsi.training.kept_tensors import named, under
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.losses.deep_clustering import (
     divergence,
@@ -34,7 +35,6 @@ from ccrl_wsi.training.losses.deep_clustering import (
 from ccrl_wsi.training.optimisation import Optimisation
 from ccrl_wsi.training.settings import TrainSettings
 
-EMBED_AT_ONCE = 2048
 K_MEANS_STARTS = 20
 _MODEL, _OPTIMISER, _TARGET, _CHANGE = "model/", "optimiser/", "target", "label_change"
 
@@ -100,10 +100,7 @@ class DcaeLearner:
                 f"Set dcae.n_clusters={len(crops)} or less."
             )
         self._settings, self._device, self._world = settings, torch.device(device), world
-        self._crops = (
-            torch.from_numpy(crops.crops).permute(0, 3, 1, 2).contiguous().to(self._device)
-        )
-        self._normalise = Normalisation(*channel_statistics(crops.crops), self._device)
+        self._crops = DeviceCrops(crops, self._device)
         self.model = model.to(self._device).train()
         self._optimisation = Optimisation(
             model.named_parameters(), settings.schedule, settings.compute.precision
@@ -118,8 +115,8 @@ class DcaeLearner:
             self._place_centres(moment)
         if n_joint >= 0 and n_joint % self._settings.dcae.update_every_steps == 0:
             self._renew_target()
-        indices = torch.from_numpy(rows[self._world.share(len(rows))]).to(self._device)
-        pixels = self._normalise(self._crops[indices].float() / 255)
+        indices = self._crops.indices(rows[self._world.share(len(rows))])
+        pixels = self._crops.normalised(self._crops.pixels(indices))
         with self._optimisation.autocast():
             vectors = self.model.encoder(pixels)
             error = mse_loss(self.model.decoder(vectors).float(), pixels)
@@ -136,16 +133,16 @@ class DcaeLearner:
     def state(self) -> dict[str, Tensor]:
         """Networks, centres, optimiser and targets."""
         return {
-            **{_MODEL + name: tensor for name, tensor in self.model.state_dict().items()},
-            **{_OPTIMISER + name: t for name, t in self._optimisation.state().items()},
+            **named(_MODEL, self.model.state_dict()),
+            **named(_OPTIMISER, self._optimisation.state()),
             _TARGET: self._target,
             _CHANGE: self._change,
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.model.load_state_dict(_under(_MODEL, state))
-        self._optimisation.load_state(_under(_OPTIMISER, state))
+        self.model.load_state_dict(under(_MODEL, state))
+        self._optimisation.load_state(under(_OPTIMISER, state))
         self._target.copy_(state[_TARGET])
         self._change = state[_CHANGE].to(self._device)
 
@@ -182,12 +179,4 @@ class DcaeLearner:
     @torch.no_grad()
     def _embed(self) -> Tensor:
         """Vectors (n, d) float32 of all crops."""
-        parts = [
-            self.model.encoder(self._normalise(part.float() / 255))
-            for part in torch.split(self._crops, EMBED_AT_ONCE)
-        ]
-        return torch.cat(parts).float()
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        return torch.cat([self.model.encoder(part) for part in self._crops.portions()]).float()

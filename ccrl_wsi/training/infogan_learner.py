@@ -20,6 +20,8 @@ from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.training.device_crops import DeviceCrops
+from ccrl_wsi.training.kept_tensors import named, under
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.losses.wasserstein import gradient_penalty
 from ccrl_wsi.training.optimisation import Optimisation
@@ -123,9 +125,7 @@ class InfoganLearner:
                 f"Set data.size_px={SIZE_PX}."
             )
         self._settings, self._device, self._world = settings, torch.device(device), world
-        self._crops = (
-            torch.from_numpy(crops.crops).permute(0, 3, 1, 2).contiguous().to(self._device)
-        )
+        self._crops = DeviceCrops(crops, self._device)
         self.model = model.to(self._device).train()
         named = list(model.named_parameters())
         self._optimisers = {
@@ -146,16 +146,16 @@ class InfoganLearner:
 
     def state(self) -> dict[str, Tensor]:
         """Networks and optimisers."""
-        kept = {_MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
+        kept = named(_MODEL, self.model.state_dict())
         for part, optimiser in self._optimisers.items():
-            kept |= {f"{part}/{name}": tensor for name, tensor in optimiser.state().items()}
+            kept |= named(f"{part}/", optimiser.state())
         return kept
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.model.load_state_dict(_under(_MODEL, state))
+        self.model.load_state_dict(under(_MODEL, state))
         for part, optimiser in self._optimisers.items():
-            optimiser.load_state(_under(f"{part}/", state))
+            optimiser.load_state(under(f"{part}/", state))
 
     def _teach_critic(
         self, real: Tensor, n: int, rng: np.random.Generator, moment: Moment
@@ -191,8 +191,8 @@ class InfoganLearner:
 
     def _flipped(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
         """Share of the crops of this process, -1..1, each mirrored left to right, up to down."""
-        chosen = torch.from_numpy(rows[self._world.share(len(rows))]).to(self._device)
-        images = self._crops[chosen].float() / 127.5 - 1
+        chosen = self._crops.indices(rows[self._world.share(len(rows))])
+        images = self._crops.pixels(chosen) * 2 - 1
         for axis in (2, 3):
             is_flipped = self._mine(rng.uniform(size=len(rows)) < P_FLIP).bool()
             images = torch.where(is_flipped.view(-1, 1, 1, 1), images.flip(axis), images)
@@ -209,7 +209,3 @@ _LEARNS = {
     "code": ("generator.", "critic."),
 }
 """Which parameters each of the three steps changes, by the start of their names."""
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

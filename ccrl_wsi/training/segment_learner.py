@@ -17,6 +17,7 @@ from ccrl_wsi.devices import move_to
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.field_set import FieldSet
 from ccrl_wsi.training.field_views import draw_places, gather, read_views, view_share
+from ccrl_wsi.training.kept_tensors import named, under
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.momentum import follow
 from ccrl_wsi.training.optimisation import Optimisation
@@ -99,16 +100,16 @@ class SegmentLearner:
     def state(self) -> dict[str, Tensor]:
         """Network, running mean and optimiser."""
         return {
-            **{_MODEL + name: tensor for name, tensor in self.network.state_dict().items()},
-            **{_AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()},
-            **{_OPTIMISER + name: t for name, t in self._optimisation.state().items()},
+            **named(_MODEL, self.network.state_dict()),
+            **named(_AVERAGE, self.average.state_dict()),
+            **named(_OPTIMISER, self._optimisation.state()),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.network.load_state_dict(_under(_MODEL, state))
-        self.average.load_state_dict(_under(_AVERAGE, state))
-        self._optimisation.load_state(_under(_OPTIMISER, state))
+        self.network.load_state_dict(under(_MODEL, state))
+        self.average.load_state_dict(under(_AVERAGE, state))
+        self._optimisation.load_state(under(_OPTIMISER, state))
 
     @torch.no_grad()
     def _views(self, rows: IntArray, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +164,3 @@ def _colour_settings(views: FieldViewSettings) -> ViewSettings:
     shared = set(ViewSettings.model_fields) & set(FieldViewSettings.model_fields)
     chosen = {name: getattr(views, name) for name in shared}
     return ViewSettings(cropped="none", p_flip=0, p_rotate=0, **chosen)
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
