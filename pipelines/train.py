@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,18 @@ from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.curves import draw_curves
-from ccrl_wsi.training.distributed import join_world, leave_world
 from ccrl_wsi.training.learner import World
 from ccrl_wsi.training.metric_log import read_metrics
 from ccrl_wsi.training.settings import ExportSettings, TrainSettings
 from pipelines.crop_sets import gather_crops
 from pipelines.encoder_file import write_encoder
-from pipelines.folder_lock import exclusive
 from pipelines.train_folder import (
     TrainFolder,
-    claim_training,
     deciding_settings,
     fingerprint_of,
 )
 from pipelines.train_methods import make_method, rates
-from pipelines.training_run import TrainingRun, check_same_data
+from pipelines.training_run import TrainingRun, TrainingSet, claimed, together
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -65,37 +61,17 @@ def train_encoder(settings: TrainSettings, out: Path) -> Trained:
         If the loss is no longer a number.
     """
     device = resolve_device(settings.compute.device)
-    world = join_world(device)
-    if not world.is_first:
-        log.setLevel(logging.WARNING)
-    try:
+    with together(device) as world:
         crops = gather_crops(settings.data, settings.seed)
         log.info("%d crops of %d images or slides", len(crops), len(crops.source_names))
-        return _train_together(settings, out, crops, device, world)
-    finally:
-        leave_world()
-
-
-def _train_together(
-    settings: TrainSettings, out: Path, crops: CropSet, device: str, world: World
-) -> Trained:
-    began = time.monotonic()
-    fingerprint = fingerprint_of_crops(crops)
-    check_same_data(fingerprint, "crops", device, world)
-    # If the first is refused the folder, torchrun ends the others.
-    is_first = world.is_first
-    deciding = what_decides(settings)
-    folder = (
-        claim_training(out, deciding, fingerprint, "crops")
-        if is_first
-        else TrainFolder(out.resolve())
-    )
-    with exclusive(folder.root) if is_first else nullcontext():
-        training = _Training(settings, folder, crops, device, world)
-        training.run()
-        if is_first:
-            training.write_results()
-    return Trained(folder.encoder, len(crops), training.n_steps, time.monotonic() - began)
+        began = time.monotonic()
+        known = TrainingSet("crops", fingerprint_of_crops(crops), what_decides(settings))
+        with claimed(out, known, device, world) as folder:
+            training = _Training(settings, folder, crops, device, world)
+            training.run()
+            if world.is_first:
+                training.write_results()
+        return Trained(folder.encoder, len(crops), training.n_steps, time.monotonic() - began)
 
 
 class _Training:

@@ -6,7 +6,6 @@ import csv
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.batch_normalisation import over_all_processes
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.curves import draw_curves
-from ccrl_wsi.training.distributed import join_world, leave_world
 from ccrl_wsi.training.field_set import FieldSet
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.metric_log import read_metrics
@@ -37,14 +35,12 @@ from ccrl_wsi.training.schedules import learning_rate
 from ccrl_wsi.training.segment_learner import SegmentLearner
 from ccrl_wsi.training.segment_settings import FieldDataSettings, SegmentTrainSettings
 from pipelines.field_sets import gather_fields, read_images
-from pipelines.folder_lock import exclusive
 from pipelines.train_folder import (
     TrainFolder,
-    claim_training,
     deciding_settings,
     fingerprint_of,
 )
-from pipelines.training_run import TrainingRun, check_same_data
+from pipelines.training_run import TrainingRun, TrainingSet, claimed, together
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -82,35 +78,38 @@ def train_segmenter(settings: SegmentTrainSettings, out: Path) -> TrainedSegment
         If the loss is no longer a number.
     """
     device = resolve_device(settings.compute.device)
-    world = join_world(device)
-    if not world.is_first:
-        log.setLevel(logging.ERROR)
-    try:
+    with together(device) as world:
         fields = gather_fields(settings.data, settings.network.mpp)
         log.info(
             "%d fields of %d images or slides with %d nuclei",
             *(len(fields), len(fields.source_names), fields.n_nuclei),
         )
-        return _train_together(settings, out, fields, device, world)
-    finally:
-        leave_world()
+        began = time.monotonic()
+        values = (fields.rgb, fields.targets, fields.mpp, fields.source)
+        known = TrainingSet("fields", fingerprint_of(values), what_decides(settings))
+        with claimed(out, known, device, world) as folder:
+            learner, n_steps = _train(settings, folder, fields, device, world)
+            scores = (
+                _write_segmenter(folder, learner, settings, fields, n_steps)
+                if world.is_first
+                else {}
+            )
+        seconds = time.monotonic() - began
+        return TrainedSegmenter(folder.segmenter, len(fields), n_steps, seconds, scores)
 
 
-def _train_together(
-    settings: SegmentTrainSettings, out: Path, fields: FieldSet, device: str, world: World
-) -> TrainedSegmenter:
-    began = time.monotonic()
-    fingerprint = fingerprint_of((fields.rgb, fields.targets, fields.mpp, fields.source))
-    check_same_data(fingerprint, "fields", device, world)
-    is_first = world.is_first
-    deciding = deciding_settings(settings, FREE_TO_CHANGE)
-    for source in deciding["data"]["sources"]:
+def what_decides(settings: SegmentTrainSettings) -> dict[str, Any]:
+    """The settings that decide what comes out, as plain JSON."""
+    tree = deciding_settings(settings, FREE_TO_CHANGE)
+    for source in tree["data"]["sources"]:
         del source["path"], source["licence"]  # the fields are compared themselves
-    folder = (
-        claim_training(out, deciding, fingerprint, "fields")
-        if is_first
-        else TrainFolder(out.resolve())
-    )
+    return tree
+
+
+def _train(
+    settings: SegmentTrainSettings, folder: TrainFolder, fields: FieldSet, device: str, world: World
+) -> tuple[SegmentLearner, int]:
+    """Do the steps that are missing; the learner, and how many steps there are in all."""
     schedule = settings.schedule
     batches = Batches(fields.source, schedule.batch_size, settings.seed, schedule.balance, "fields")
     n_steps = batches.n_steps(schedule.epochs)
@@ -119,17 +118,10 @@ def _train_together(
     def rates(moment: Moment) -> dict[str, float]:
         return {"learning_rate": learning_rate(moment, schedule)}
 
-    scores: dict[str, SegmentationScores] = {}
-    with exclusive(folder.root) if is_first else nullcontext():
-        TrainingRun(
-            learner, batches, folder, n_steps, settings.compute, device, world, rates, "fields"
-        ).run()
-        if is_first:
-            draw_curves(read_metrics(folder.metrics), folder.curves)
-            scores = _write_segmenter(folder, learner, settings, fields, n_steps)
-    return TrainedSegmenter(
-        folder.segmenter, len(fields), n_steps, time.monotonic() - began, scores
-    )
+    TrainingRun(
+        learner, batches, folder, n_steps, settings.compute, device, world, rates, "fields"
+    ).run()
+    return learner, n_steps
 
 
 def make_network(settings: SegmentTrainSettings, device: str) -> CompactNetwork:
@@ -151,6 +143,7 @@ def _write_segmenter(
     fields: FieldSet,
     n_steps: int,
 ) -> dict[str, SegmentationScores]:
+    draw_curves(read_metrics(folder.metrics), folder.curves)
     header = _header(settings, fields, n_steps)
     state = learner.average.state_dict()
     save_segmenter(folder.segmenter, state, header, half=settings.export.half)

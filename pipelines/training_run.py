@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.curves import draw_curves
-from ccrl_wsi.training.distributed import gather_rows
+from ccrl_wsi.training.distributed import gather_rows, join_world, leave_world
 from ccrl_wsi.training.learner import Learner, Moment, World
 from ccrl_wsi.training.loop import Hooks, Reading, train
 from ccrl_wsi.training.metric_log import MetricLog, read_metrics
 from ccrl_wsi.training.settings import TrainComputeSettings
 from ccrl_wsi.training.state_file import load_state, save_state
-from pipelines.train_folder import TrainFolder
+from pipelines.folder_lock import exclusive
+from pipelines.train_folder import TrainFolder, claim_training
 from pipelines.train_progress import TrainProgress
 
 log = logging.getLogger("ccrl_wsi")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What is learned from, as a training's folder remembers it.
+
+    Parameters
+    ----------
+    what
+        ``crops`` or ``fields``.
+    fingerprint
+        Of their values.
+    deciding
+        The settings that decide what comes out.
+    """
+
+    what: str
+    fingerprint: str
+    deciding: Mapping[str, Any]
+
 
 Rates = Callable[[Moment], dict[str, float]]
 
@@ -115,19 +137,43 @@ class TrainingRun:
         )
 
 
-def check_same_data(fingerprint: str, what: str, device: str, world: World) -> None:
-    """Processes on several machines may see several versions of the data.
+@contextmanager
+def together(device: str) -> Iterator[World]:
+    """The processes that train, met and parted from; only the first speaks to people."""
+    world = join_world(device)
+    if not world.is_first:
+        log.setLevel(logging.ERROR)
+    try:
+        yield world
+    finally:
+        leave_world()
+
+
+@contextmanager
+def claimed(
+    out: Path, training_set: TrainingSet, device: str, world: World
+) -> Iterator[TrainFolder]:
+    """The folder of a training while nobody else works in it; the first process claims it.
 
     Raises
     ------
+    ConfigError
+        If it holds another training, or cannot be written; torchrun then ends the others.
     StoreError
-        If their fingerprints differ.
+        If the processes found different training sets.
     """
+    what, fingerprint = training_set.what, training_set.fingerprint
     if world.size > 1 and not all_have(int(fingerprint[:15], 16), device, world):
         raise StoreError(
             f"The processes that train together found different {what}. Give all of them the same "
             "data and settings."
         )
+    if not world.is_first:
+        yield TrainFolder(out.resolve())
+        return
+    folder = claim_training(out, training_set.deciding, fingerprint, what)
+    with exclusive(folder.root):
+        yield folder
 
 
 def all_have(number: int, device: str, world: World) -> bool:

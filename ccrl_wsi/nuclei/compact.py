@@ -10,12 +10,12 @@ import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.config import NucleiSettings
-from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.compact_instances import find_nuclei
-from ccrl_wsi.nuclei.hovernet import autocast_dtype, put_channels_last
 from ccrl_wsi.nuclei.hovernet_instances import mean_probability
-from ccrl_wsi.nuclei.windows import plan_windows
+from ccrl_wsi.nuclei.inference import as_images, inference, put_channels_last
+from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -79,37 +79,15 @@ class CompactSegmenter:
     def predict_maps(self, rgb: ByteArray) -> FloatArray:
         """Maps (h, w, m) float32 of ``rgb`` (h, w, 3): probability, and what parts nuclei."""
         windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
-        cuts = list(windows.cut(rgb))
-        maps: FloatArray | None = None
-        for first in range(0, len(cuts), self.batch_size):
-            parts = self._infer(np.stack(cuts[first : first + self.batch_size]))
-            maps = windows.blank(parts) if maps is None else maps
-            for number, part in enumerate(parts, start=first):
-                windows.place(number, part, maps)
-        if maps is None:
-            raise ValueError("an image has at least one window")
-        return maps
+        return predict_in_windows(rgb, windows, self.batch_size, self._infer)["maps"]
 
-    def _infer(self, batch: ByteArray) -> FloatArray:
+    def _infer(self, batch: ByteArray) -> dict[str, np.ndarray]:
         """Maps of the windows (n, h, w, 3), without their spoilt edges: (n, h', w', m)."""
-        import torch
-
-        dtype = autocast_dtype(self.precision, self.device)
-        kind = torch.device(self.device).type
         inner = np.s_[:, :, SPOILT_PX:-SPOILT_PX, SPOILT_PX:-SPOILT_PX]
-        try:
-            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
-                # The image has its channels last already: no copy is made.
-                image = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float()
-                output = mean_over_views(self.network, image, self.views)
-                maps = as_maps(output[inner], self.separation)
-            host: FloatArray = maps.cpu().numpy()
-            return host
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.device} has too little memory for {len(batch)} windows of "
-                f"{batch.shape[1]} px. Set nuclei.batch_size or nuclei.window_px lower."
-            ) from error
+        with inference(self.device, self.precision, batch):
+            output = mean_over_views(self.network, as_images(batch, self.device), self.views)
+            maps = as_maps(output[inner], self.separation)
+        return {"maps": maps.cpu().numpy()}
 
 
 def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:

@@ -26,8 +26,9 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     extract_instances,
     mean_probability,
 )
+from ccrl_wsi.nuclei.inference import as_images, inference, put_channels_last
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
-from ccrl_wsi.nuclei.windows import Windows, plan_windows
+from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -120,31 +121,13 @@ class HoVerNetSegmenter:
         windows = plan_windows(
             rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
         )
-        cuts = list(windows.cut(rgb))
-        maps: dict[str, np.ndarray] = {}
-        for first in range(0, len(cuts), self.batch_size):
-            parts = self._infer(np.stack(cuts[first : first + self.batch_size]))
-            _place_batch(windows, first, parts, maps)
-        return maps
+        return predict_in_windows(rgb, windows, self.batch_size, self._infer)
 
     def _infer(self, batch: ByteArray) -> dict[str, np.ndarray]:
         """Maps of the windows (n, h, w, 3): only what the host needs leaves the device."""
-        import torch
-
-        dtype = autocast_dtype(self.precision, self.device)
-        kind = torch.device(self.device).type
-        try:
-            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
-                # The image has its channels last already: no copy is made.
-                image = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float()
-                output = self.network(image)
-            with torch.inference_mode():
-                return _to_host(output, REACHES[self.mode].spoilt)
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.device} has too little memory for {len(batch)} windows of "
-                f"{batch.shape[1]} px. Set nuclei.batch_size or nuclei.window_px lower."
-            ) from error
+        with inference(self.device, self.precision, batch):
+            output = self.network(as_images(batch, self.device))
+            return _to_host(output, REACHES[self.mode].spoilt)
 
 
 def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
@@ -217,27 +200,6 @@ def check_mpp(name: str, mpp: float) -> None:
         )
 
 
-def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
-    """The type mixed precision computes in; ``None`` for plain float32."""
-    import torch
-
-    if precision != "auto":
-        return None if precision == "float32" else getattr(torch, precision)
-    if not device.startswith("cuda"):
-        return None
-    # Older GPUs only emulate bfloat16.
-    has_bfloat16 = torch.cuda.get_device_capability(device)[0] >= 8
-    return torch.bfloat16 if has_bfloat16 else torch.float16
-
-
-def put_channels_last(layer: torch.nn.Module) -> None:
-    """Lay out a convolution's weights as images are that have their channels last."""
-    import torch
-
-    if isinstance(layer, torch.nn.Conv2d):
-        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
-
-
 @contextmanager
 def contained_logging() -> Iterator[None]:
     """Undo what importing TIAToolbox does to everybody's logging and warnings."""
@@ -263,16 +225,6 @@ def _to_host(output: dict[str, torch.Tensor], spoilt: int) -> dict[str, np.ndarr
     if "tp" in output:
         maps["types"] = output["tp"][inner].argmax(dim=1).byte()
     return {name: tensor.cpu().numpy() for name, tensor in maps.items()}
-
-
-def _place_batch(
-    windows: Windows, first: int, parts: dict[str, np.ndarray], maps: dict[str, np.ndarray]
-) -> None:
-    for name, batch in parts.items():
-        if name not in maps:
-            maps[name] = windows.blank(batch)
-        for number, part in enumerate(batch, start=first):
-            windows.place(number, part, maps[name])
 
 
 def _toolbox_table() -> dict[str, Any]:

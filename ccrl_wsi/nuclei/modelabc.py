@@ -18,7 +18,7 @@ What is asked of the model:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,12 @@ from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ModelError
 from ccrl_wsi.nuclei.hovernet import contained_logging
 from ccrl_wsi.nuclei.weights import load_weights
-from ccrl_wsi.nuclei.windows import Windows
+from ccrl_wsi.nuclei.windows import Maps, Windows, predict_in_windows
 from ccrl_wsi.records import Segmentation
 
 _NEEDED = ("preproc", "infer_batch", "postproc")
+_ONLY = "only"
+"""The name of a map that the model gives alone, not in a tuple."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,20 +70,17 @@ class ModelAbcSegmenter:
         """Nuclei of ``rgb`` (height, width, 3) uint8; ``mpp`` is the model's own affair."""
         kept = self.window_px - 2 * self.margin
         windows = Windows(rgb.shape[:2], (kept, kept), self.margin)
-        cuts = list(windows.cut(rgb))
-        heads: list[np.ndarray] = []
-        is_single = False
-        for first in range(0, len(cuts), self.batch_size):
-            output = _infer(self.model, cuts[first : first + self.batch_size], self.device)
-            is_single = not isinstance(output, tuple)
-            parts = output if isinstance(output, tuple) else (output,)
-            heads = heads or [windows.blank(part) for part in parts]
-            for part, head in zip(parts, heads, strict=True):
-                for number, contribution in enumerate(part, start=first):
-                    windows.place(number, contribution, head)
+        maps = predict_in_windows(rgb, windows, self.batch_size, self._heads)
         postproc = getattr(self.model, "postproc_func", self.model.postproc)
-        result = postproc(heads[0] if is_single else heads)
+        result = postproc(maps[_ONLY] if _ONLY in maps else list(maps.values()))
         return read_result(result, rgb.shape[:2], self.name, is_typed=bool(self.type_names))
+
+    def _heads(self, batch: ByteArray) -> Maps:
+        """What the model says of windows (n, h, w, 3), in the order of its heads."""
+        output = _infer(self.model, batch, self.device)
+        if isinstance(output, tuple):
+            return {str(number): head for number, head in enumerate(output)}
+        return {_ONLY: output}
 
 
 def load_modelabc(settings: NucleiSettings, device: str) -> ModelAbcSegmenter:
@@ -150,7 +149,7 @@ def _make_model(name: str) -> Any:
     return model
 
 
-def _infer(model: Any, cuts: Sequence[ByteArray], device: str) -> Any:
+def _infer(model: Any, cuts: Iterable[ByteArray], device: str) -> Any:
     import torch
 
     preproc = getattr(model, "preproc_func", model.preproc)

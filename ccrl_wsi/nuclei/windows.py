@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.errors import ConfigError
+
+Maps: TypeAlias = dict[str, np.ndarray]
+"""Maps by name, each (h, w, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,30 @@ class Windows:
         row, column = self.starts[number]
         target = onto[row : row + self.kept[0], column : column + self.kept[1]]
         target[...] = part[: target.shape[0], : target.shape[1]]
+
+
+def predict_in_windows(
+    rgb: ByteArray, windows: Windows, batch_size: int, infer: Callable[[ByteArray], Maps]
+) -> Maps:
+    """Maps of the image ``rgb`` (h, w, 3), put together from those of its windows.
+
+    Parameters
+    ----------
+    batch_size
+        Windows at once.
+    infer
+        Takes windows (n, height, width, 3), gives by name what they contribute: (n, kept height,
+        kept width, ...).
+    """
+    cuts = list(windows.cut(rgb))
+    maps: Maps = {}
+    for first in range(0, len(cuts), batch_size):
+        for name, batch in infer(np.stack(cuts[first : first + batch_size])).items():
+            if name not in maps:
+                maps[name] = windows.blank(batch)
+            for number, part in enumerate(batch, start=first):
+                windows.place(number, part, maps[name])
+    return maps
 
 
 def plan_windows(shape: tuple[int, int], window_px: int, margin: int, multiple: int = 1) -> Windows:
