@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from ccrl_wsi.config import CropSettings
 from ccrl_wsi.embeddings.checkpoint import (
-    FORMAT,
+    ENCODER_FILE,
     CropRule,
     check_crop_rule,
     load_checkpoint,
@@ -134,7 +134,7 @@ def test_a_size_is_remembered_and_without_one_there_is_no_word_of_it(good, tmp_p
     assert json.loads(sized.with_suffix(".json").read_text())["size"]["factor"] == 2.0
     assert "size" not in json.loads(good.with_suffix(".json").read_text())
     with safe_open(good, "numpy") as file:
-        header = json.loads(file.metadata()[FORMAT])["header"]
+        header = json.loads(file.metadata()[ENCODER_FILE.entry])["header"]
     assert not {"size", "unit_length"} & header.keys()
     unit = write_small_checkpoint(tmp_path / "unit.safetensors", unit_length=True)
     assert read_header(unit).unit_length
@@ -184,7 +184,7 @@ def _bare(path):
 def _rewritten(path, about, change=lambda tensors: None):
     tensors = {name: tensor.numpy() for name, tensor in load_checkpoint(path)[1].items()}
     change(tensors)
-    save_file(tensors, path, metadata={FORMAT: about})
+    save_file(tensors, path, metadata={ENCODER_FILE.entry: about})
 
 
 def _header(**changes):

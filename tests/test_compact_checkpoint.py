@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from ccrl_wsi.errors import ModelError
 from ccrl_wsi.nuclei.compact_checkpoint import (
-    FORMAT,
+    SEGMENTER_FILE,
     SegmenterHeader,
     load_segmenter,
     read_segmenter_header,
@@ -68,7 +68,7 @@ def test_numbers_that_16_bits_do_not_hold_are_told_and_nothing_is_written(tmp_pa
 
 def about(version=1, **header):
     header = {**HEADER.model_dump(mode="json"), **header}
-    return {FORMAT: json.dumps({"version": version, "header": header})}
+    return {SEGMENTER_FILE.entry: json.dumps({"version": version, "header": header})}
 
 
 def write_foreign(path, kind, state):
@@ -77,7 +77,7 @@ def write_foreign(path, kind, state):
         "other tensors": ({"a": torch.zeros(3)}, None),
         "other network": (state, about(widths=[8, 8, 24])),
         "later version": (state, about(version=9)),
-        "broken header": (state, {FORMAT: '{"version": 1, "header": {}}'}),
+        "broken header": (state, {SEGMENTER_FILE.entry: '{"version": 1, "header": {}}'}),
         "impossible widths": (state, about(widths=[-8, 8, 16])),
         "no numbers": (broken, about()),
     }

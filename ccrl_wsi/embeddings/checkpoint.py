@@ -1,37 +1,29 @@
 """The checkpoint of a trained encoder: one ``.safetensors`` file that says all about itself.
 
 The tensors are the encoder's (no projector, no optimiser), in 32 or, for half the file, 16 bits;
-whoever loads them gets 32. The file's metadata have one entry, JSON
-with the format's version and a :class:`CheckpointHeader`: one, because entries are written in
-random order, and equal encoders shall be equal files. The header also lies beside the file for
-people to read; only what is inside the file counts. No pickle is ever opened.
+whoever loads them gets 32. The form of the file: :mod:`ccrl_wsi.tensor_file`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 
 from ccrl_wsi.config import CropSettings, Positive, Section
 from ccrl_wsi.embeddings.size_feature import SizeFeature
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.tensor_file import SUFFIX, TensorFileFormat, first_line, in_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "ccrl-wsi encoder"
-"""Name of the metadata's entry."""
-VERSION = 1
 LATER_FIELDS = ("size", "unit_length")
 """Of the header, what the first files had no word of."""
-SUFFIX = ".safetensors"
 MPP_TOLERANCE = 0.1
 """Relative difference of pixel size up to which an encoder fits: scanners differ by as much."""
 
@@ -83,6 +75,15 @@ class CheckpointHeader(Section):
         return self
 
 
+ENCODER_FILE = TensorFileFormat(
+    entry="ccrl-wsi encoder",
+    version=1,
+    header=CheckpointHeader,
+    noun="checkpoint",
+    what_to_give="not an encoder of ccrl-wsi. Give a CCRL checkpoint.",
+)
+
+
 def save_checkpoint(
     path: Path, state: Mapping[str, Tensor], header: CheckpointHeader, *, half: bool = False
 ) -> None:
@@ -99,24 +100,10 @@ def save_checkpoint(
         If ``path`` does not end in .safetensors, the tensors are not the architecture's, or
         values do not fit into 16 bits.
     """
-    from safetensors.torch import save
-
-    if path.suffix != SUFFIX:
-        raise ModelError(f"A checkpoint's name ends in {SUFFIX}: save it as {path.stem}{SUFFIX}.")
     _check_tensors(path, header, {name: tuple(t.shape) for name, t in state.items()})
     # What is not used is not spoken of: older versions read what they know.
-    left_out = {name for name in LATER_FIELDS if not getattr(header, name)}
-    about = {"version": VERSION, "header": header.model_dump(mode="json", exclude=left_out)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    if half:
-        tensors = {name: _halved(path, name, tensor) for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    # Not save_file, whose files nobody else may read.
-    unfinished.write_bytes(save(tensors, metadata={FORMAT: json.dumps(about)}))
-    unfinished.replace(path)
-    beside = header.model_dump_json(indent=2, exclude=left_out) + "\n"
-    path.with_suffix(".json").write_text(beside, encoding="utf-8")
+    left_out = frozenset(name for name in LATER_FIELDS if not getattr(header, name))
+    ENCODER_FILE.write(path, state, header, half=half, left_out=left_out)
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -128,7 +115,7 @@ def read_header(path: Path) -> CheckpointHeader:
         If the file is missing, damaged, foreign or of another version.
     """
     with _opened(path, "numpy") as file:
-        return _header_of(path, file.metadata() or {})
+        return ENCODER_FILE.header_of(path, file.metadata())
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
@@ -140,11 +127,11 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
         As :func:`read_header`; also if tensors are missing, left over or of wrong shape.
     """
     with _opened(path, "pt") as file:
-        header = _header_of(path, file.metadata() or {})
+        header = ENCODER_FILE.header_of(path, file.metadata())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         _check_tensors(path, header, shapes)
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in shapes}
-        return header, {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+        return header, in_32_bits(tensors)
 
 
 def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -> None:
@@ -169,20 +156,6 @@ def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -
         raise ConfigError(
             f"The encoder {header.name} was trained on other crops. Set {', '.join(wanted)}."
         )
-
-
-def _halved(path: Path, name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    half = tensor.half()
-    too_large = half.isinf() & tensor.isfinite()
-    if too_large.any():
-        raise ModelError(
-            f"{path.name} was not written: {name} has {int(too_large.sum())} values that 16 bits "
-            f"cannot hold (up to {float(tensor[too_large].abs().max()):g}). Save it in 32 bits "
-            "(export.half=false)."
-        )
-    return half
 
 
 def _opened(path: Path, framework: str) -> Any:
@@ -214,34 +187,6 @@ def _what_it_is(path: Path) -> str:
     return f"{path} is not a {SUFFIX} file. Give a CCRL checkpoint."
 
 
-def _header_of(path: Path, metadata: Mapping[str, str]) -> CheckpointHeader:
-    if FORMAT not in metadata:
-        raise ModelError(
-            f"{path} holds tensors, but is not an encoder of ccrl-wsi. Give a CCRL checkpoint."
-        )
-    try:
-        about = json.loads(metadata[FORMAT])
-        version, header = about["version"], about["header"]
-        if version == VERSION:
-            return CheckpointHeader.model_validate(header)
-    except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
-        raise ModelError(
-            f"The header of the checkpoint {path} is damaged ({_first_line(error)}). "
-            "Copy or download it again."
-        ) from None
-    raise ModelError(
-        f"The checkpoint {path} has format version {version}; this ccrl-wsi reads version "
-        f"{VERSION}. Use the ccrl-wsi it was made with, or train again."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc'])) or 'header'}: {problem['msg']}"
-    return str(error).splitlines()[0]
-
-
 def check_network(path: Path, header: CheckpointHeader) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors that the network of ``header``, read in ``path``, has.
 
@@ -262,7 +207,7 @@ def check_network(path: Path, header: CheckpointHeader) -> dict[str, tuple[int, 
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ModelError(
             f"{path}: {header.architecture} cannot be built with {header.arguments}: "
-            f"{_first_line(error)}. Train it again."
+            f"{first_line(error)}. Train it again."
         ) from None
 
 
