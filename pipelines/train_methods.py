@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from ccrl_wsi.crop_set import CropSet
+from ccrl_wsi.embeddings.imagenet_weights import imagenet_weights, load_imagenet_weights
 from ccrl_wsi.embeddings.network import build_network, n_dimensions
-from ccrl_wsi.embeddings.resnet import PLAIN_RESNETS, imagenet_weights
+from ccrl_wsi.embeddings.resnet import PLAIN_RESNETS
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.training.batch_normalisation import over_all_processes
@@ -92,7 +93,8 @@ def make_model(settings: TrainSettings, n_channels: int, device: str) -> Contras
     def backbone() -> nn.Module:
         built = build_network(network.architecture, arguments)
         if network.pretrained:
-            built.load_state_dict(imagenet_weights(network.architecture))
+            given = imagenet_weights(network.architecture, None, "set network.pretrained=false.")
+            load_imagenet_weights(built, given, network.architecture)
         return built
 
     n_out = n_dimensions(network.architecture, arguments)

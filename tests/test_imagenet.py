@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate
 
 from ccrl_wsi.config import EmbeddingSettings
 from ccrl_wsi.embeddings.encoders import check_encoder, is_light, make_encoder
-from ccrl_wsi.embeddings.imagenet import MEAN, STD, download_place
+from ccrl_wsi.embeddings.imagenet import MEAN, STD
+from ccrl_wsi.embeddings.imagenet_weights import download_place
 from ccrl_wsi.errors import ModelError
 from tests.drawn_crops import coloured_crops
 
@@ -81,7 +82,7 @@ def test_offline_it_says_which_file_to_put_where(offline):
 
 
 def test_a_file_put_there_is_found(offline, weights):
-    place = download_place("imagenet")
+    place = download_place("resnet18")
     place.parent.mkdir(parents=True)
     place.write_bytes(weights.read_bytes())
     assert made(None).fingerprint == made(weights).fingerprint
@@ -94,7 +95,7 @@ def test_files_that_cannot_be_used_are_told(weights, tmp_path):
     cut.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ModelError, match="cannot be read"):
         made(cut)
-    with pytest.raises(ModelError, match="another network than imagenet50"):
+    with pytest.raises(ModelError, match=r"imagenet50 \(resnet50\): .* another network"):
         made(weights, "imagenet50")
     evil = tmp_path / "evil.pth"
     torch.save({"fc.weight": torch.nn.Linear(2, 2)}, evil)

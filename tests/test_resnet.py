@@ -3,7 +3,6 @@ import torch
 
 from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import find_config
-from ccrl_wsi.embeddings import resnet
 from ccrl_wsi.embeddings.network import build_network, expected_shapes, n_dimensions
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.training.settings import TrainSettings
@@ -31,23 +30,21 @@ def settings(*overrides):
 def test_the_papers_settings_start_from_imagenet_weights(monkeypatch):
     tree = settings("network.architecture=resnet18", "network.projector=[32,16]")
     known = {k: torch.full(s, 0.125) for k, s in expected_shapes("resnet18", {}).items()}
-    monkeypatch.setattr(train_methods, "imagenet_weights", lambda name: known)
+    monkeypatch.setattr(train_methods, "imagenet_weights", lambda *asked: known)
     model = train_methods.make_model(tree, 3, "cpu")
     assert (model.encoder("query").state_dict()["conv1.weight"] == 0.125).all()
     with pytest.raises(ConfigError, match="for three channels"):
         train_methods.make_model(tree, 4, "cpu")
 
 
-def test_weights_that_cannot_be_fetched_are_told(monkeypatch):
-    from torchvision import models
-
+def test_weights_that_cannot_be_fetched_are_told(monkeypatch, tmp_path):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
-    weights = models.get_model_weights("resnet18")
-    monkeypatch.setattr(weights, "get_state_dict", fail)
-    with pytest.raises(ModelError, match="no network.*TORCH_HOME"):
-        resnet.imagenet_weights("resnet18")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(ModelError, match="no network.*network.pretrained=false"):
+        train_methods.make_model(settings("network.architecture=resnet18"), 3, "cpu")
 
 
 def test_a_network_that_does_not_exist_is_told():
