@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.baselines.untrained import Untrained, channel_scale
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import find_config
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
@@ -30,6 +29,7 @@ from ccrl_wsi.evaluation.mechanism_scores import cosine_similarity
 from ccrl_wsi.evaluation.moa_settings import MoaSettings
 from ccrl_wsi.evaluation.typical_variation import normalise_typical_variation, whiten
 from ccrl_wsi.profile_set import Profiles
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.synthetic_fields import DrawnScreen
 from ccrl_wsi.training.settings import TrainSettings
 from pipelines.crop_sets import gather_crops

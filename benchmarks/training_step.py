@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import find_config
 from ccrl_wsi.crop_set import UNLABELLED, CropSet
 from ccrl_wsi.devices import resolve_device
 from ccrl_wsi.measurement_names import NAMES
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.ccrl_learner import CcrlLearner
 from ccrl_wsi.training.learner import Moment, World
 from ccrl_wsi.training.optimisation import Optimisation

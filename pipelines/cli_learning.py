@@ -31,8 +31,8 @@ def train(
     ] = None,
 ) -> None:
     """Train an encoder without labels. Resumable; under torchrun on several GPUs."""
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.settings_tree import load_tree
     from ccrl_wsi.training.settings import TrainSettings
     from pipelines.train import train_encoder
 
@@ -56,8 +56,8 @@ def train_segmenter(
     ] = [],  # noqa: B006
 ) -> None:
     """Train a compact segmenter on images with drawn nuclei. Resumable; also under torchrun."""
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
+    from ccrl_wsi.settings_tree import load_tree
     from ccrl_wsi.training.segment_settings import SegmentTrainSettings
     from pipelines.field_sets import with_paths
     from pipelines.train_segmenter import train_segmenter as train_
@@ -133,10 +133,10 @@ def evaluate(  # noqa: PLR0913
     Never choose a checkpoint or a setting by its score on the test cells: it would have learnt
     from their labels. Choose with --on-train, which does not open the test images.
     """
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
     from ccrl_wsi.errors import ConfigError
     from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from ccrl_wsi.settings_tree import load_tree
     from pipelines.evaluate import evaluate as evaluate_
     from pipelines.evaluation_report import write_report
 
@@ -195,9 +195,9 @@ def _table(
     overrides: list[str],
     which: tuple[int, Literal["paper", "cpu"] | None],
 ) -> None:
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.config_files import find_config
     from ccrl_wsi.evaluation.settings import EvaluateSettings
+    from ccrl_wsi.settings_tree import load_tree
     from pipelines.paper_table_record import read_rows
     from pipelines.paper_table_report import write_table
     from pipelines.paper_tables import TablePlan, given_rows, make_table
@@ -234,8 +234,8 @@ def profile(
 def _evaluate_moa(
     profiles: Path, out: Path, config: list[Path], set_: list[str], data: Path | None
 ) -> None:
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.evaluation.moa_settings import MoaSettings
+    from ccrl_wsi.settings_tree import load_tree
     from pipelines.evaluate_moa import evaluate_moa
     from pipelines.moa_report import write_moa_report
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccrl_wsi.config import Settings, cell_settings, differences
+from ccrl_wsi.config import Settings, cell_settings
 from ccrl_wsi.errors import ConfigError, StoreError
+from ccrl_wsi.settings_tree import differences
 
 LAYOUT_VERSION = 1
 

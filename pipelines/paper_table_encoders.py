@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccrl_wsi.config import differences
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.evaluation.clustering_scores import ClusteringScores, score_clusters
 from ccrl_wsi.evaluation.settings import SPLIT_KINDS, EvaluateSettings
+from ccrl_wsi.settings_tree import differences
 from pipelines.embedders import Candidate
 from pipelines.evaluate import EncoderResult
 from pipelines.paper_table_rows import TableRow

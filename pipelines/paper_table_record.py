@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ccrl_wsi.config import differences
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.settings_tree import differences
 from pipelines.output_folder import read_json, write_json
 from pipelines.paper_table_rows import ROWS
 from pipelines.paper_tables import FilledRow

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.errors import CcrlError, ConfigError
 from ccrl_wsi.evaluation.clustering_scores import ClusteringScores
 from ccrl_wsi.evaluation.paper_scores import TABLE_2, TABLE_3, PaperScores
 from ccrl_wsi.evaluation.protocol import Judged
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.settings_tree import load_tree
 from pipelines.embedders import CutRule, find_candidate
 from pipelines.evaluate import CellStore, Gather, judge_candidate
 from pipelines.paper_table_encoders import departures, own_scores, told_by

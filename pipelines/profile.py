@@ -85,10 +85,10 @@ def profile(encoder: Path, folder: Path, out: Path, overrides: list[str]) -> Pro
     overrides
         Settings of the crops, such as ``nucleus_px=14``.
     """
-    from ccrl_wsi.config import load_tree
     from ccrl_wsi.data_settings import DataSettings
     from ccrl_wsi.devices import resolve_device
     from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
+    from ccrl_wsi.settings_tree import load_tree
     from pipelines.crop_sets import gather_crops
 
     ready = CcrlEncoder(encoder, resolve_device("auto"), 1024)

@@ -12,11 +12,12 @@ import numpy as np
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.cohort.slide_traits import Traits, read_traits, traits_of
-from ccrl_wsi.config import Settings, differences, late_settings
+from ccrl_wsi.config import Settings, late_settings
 from ccrl_wsi.errors import CcrlError, ClusterError, ConfigError
 from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
+from ccrl_wsi.settings_tree import differences
 from pipelines.folder_lock import exclusive
 from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
 from pipelines.report_cells import sample_cells

@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
-from ccrl_wsi.config import (
-    Settings,
-    cell_settings,
-    differences,
-    late_settings,
-    with_absolute_paths,
-)
+from ccrl_wsi.config import Settings, cell_settings, late_settings, with_absolute_paths
 from ccrl_wsi.errors import ClusterError, ConfigError
 from ccrl_wsi.records import SlideSource
+from ccrl_wsi.settings_tree import differences
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.folder_lock import exclusive

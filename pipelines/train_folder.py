@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.arrays import AnyArray
-from ccrl_wsi.config import Section, differences
+from ccrl_wsi.config import Section
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.settings_tree import differences
 from pipelines.output_folder import check_writable, read_json, write_json
 
 

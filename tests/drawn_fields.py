@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ccrl_wsi.config import load_tree
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from ccrl_wsi.training.field_set import FieldSet, cut_fields
 from ccrl_wsi.training.segment_settings import SegmentTrainSettings

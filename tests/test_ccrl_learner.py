@@ -6,11 +6,11 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.crop_set import CropSet, channel_statistics
 from ccrl_wsi.embeddings.network import PreActResNet18
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.measurement_names import NAMES
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.batch_normalisation import over_all_processes
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.ccrl_learner import CcrlLearner

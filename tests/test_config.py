@@ -14,12 +14,12 @@ from ccrl_wsi.config import (
     Section,
     Settings,
     cell_settings,
-    differences,
     fingerprint,
     load_settings,
     with_absolute_paths,
 )
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.settings_tree import differences
 
 READY = load_settings(overrides=["crops.scale=2", "crops.size_px=32"])
 """With everything that is hashed; an encoder was asked how crops are cut."""

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from ccrl_wsi import config_files
-from ccrl_wsi.config import Settings, load_tree
+from ccrl_wsi.config import Settings
 from ccrl_wsi.config_files import config_dir, config_names, find_config
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.segment_settings import SegmentTrainSettings
 from ccrl_wsi.training.settings import TrainSettings
 from pipelines.machines import load_machine

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.embeddings.dcae_network import DcaeEncoder
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.dcae_learner import AutoEncoder, DcaeLearner, make_decoder
 from ccrl_wsi.training.learner import Moment, World

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.settings_tree import load_tree
 
 
 def load(*overrides):

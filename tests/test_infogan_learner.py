@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.embeddings.infogan_network import InfoganCritic
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.batches import Batches
 from ccrl_wsi.training.infogan_learner import Gan, Generator, InfoganLearner
 from ccrl_wsi.training.learner import Moment, World

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import find_config
 from ccrl_wsi.embeddings.network import build_network, expected_shapes, n_dimensions
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.settings import TrainSettings
 from pipelines import train_methods
 

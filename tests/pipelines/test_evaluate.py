@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.errors import EvaluationError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
+from ccrl_wsi.settings_tree import load_tree
 from pipelines import embedders
 from pipelines.evaluate import Cells, evaluate, with_same_classes
 from pipelines.evaluation_report import record, score_rows, scores_page, write_report

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.errors import ConfigError, EvaluationError
 from ccrl_wsi.evaluation.moa_settings import MoaSettings
+from ccrl_wsi.settings_tree import load_tree
 from pipelines.cli import app
 from pipelines.evaluate_moa import evaluate_moa
 from pipelines.moa_report import scores_page, write_moa_report

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.evaluation.settings import EvaluateSettings
 from ccrl_wsi.measurement_names import SHAPE_NAMES
+from ccrl_wsi.settings_tree import load_tree
 from pipelines import paper_tables
 from pipelines.cli import app
 from pipelines.cli_learning import _data_overrides

@@ -16,11 +16,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ccrl_wsi.config import load_tree
 from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import read_header
 from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.learner import World
 from ccrl_wsi.training.settings import TrainSettings
 from ccrl_wsi.training.state_file import load_state

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccrl_wsi.config import EmbeddingSettings, load_tree
+from ccrl_wsi.config import EmbeddingSettings
 from ccrl_wsi.config_files import find_config
 from ccrl_wsi.embeddings.checkpoint import read_header
 from ccrl_wsi.embeddings.encoders import is_light, make_encoder
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.settings_tree import load_tree
 from ccrl_wsi.training.settings import TrainSettings
 from pipelines.crop_sets import gather_crops
 from pipelines.train import train_encoder, what_decides

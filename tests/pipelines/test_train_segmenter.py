@@ -293,7 +293,7 @@ def test_images_much_finer_than_the_network_are_averaged(folder):
 
 @pytest.mark.parametrize("name", ["segment/compact", "segment/own_labels", "segment/smoke"])
 def test_settings_files_are_valid(name):
-    from ccrl_wsi.config import load_tree
+    from ccrl_wsi.settings_tree import load_tree
 
     settings = load_tree(SegmentTrainSettings, [find_config(name)])
 
