@@ -236,6 +236,9 @@ class ComputeSettings(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
     )
     read_ahead: int = Field(2, ge=0, description="Tiles read before they are needed.")
+    retries: int = Field(
+        2, ge=0, description="How often a partition is tried again before its slide fails."
+    )
 
 
 class Settings(Section):

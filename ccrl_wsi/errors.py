@@ -31,3 +31,7 @@ class EvaluationError(CcrlError):
 
 class LabelError(CcrlError):
     """Labels of people cannot be read, or fit no cell."""
+
+
+class RunStopped(CcrlError):
+    """The work cannot go on: a scheduler is gone, a folder was taken over. Exit code 1."""

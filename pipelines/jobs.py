@@ -56,6 +56,11 @@ class PartitionJob:
         return self.info.slide_id
 
     @property
+    def path(self) -> Path:
+        """The slide's file."""
+        return self.info.path
+
+    @property
     def where(self) -> str:
         """The partition, for messages."""
         return f"partition {self.partition.number}"
@@ -102,10 +107,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a slide has no result."""
+    """Why a slide has no result; ``log`` is a file in the output folder."""
 
     slide_id: str
     path: str
     stage: str
     where: str
     message: str
+    log: str = ""

@@ -67,6 +67,10 @@ class OutputFolder:
         """How far the slide is; written last."""
         return self.root / "state" / f"{slide_id}.json"
 
+    def log(self, slide_id: str) -> Path:
+        """What Python said when the slide failed."""
+        return self.root / "logs" / f"{slide_id}.log"
+
     def table(self, name: str) -> Path:
         """A table or report at the top of the folder."""
         return self.root / name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
@@ -86,6 +88,26 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         fingerprint=opened.fingerprint,
         warnings=_warnings(info, he_warning(thumbnail.rgb), is_empty=not partitions),
     )
+
+
+def largest_first(sources: Sequence[SlideSource]) -> list[SlideSource]:
+    """``sources`` by the size of their files, which tells the area well enough.
+
+    What cannot be looked at comes last, and fails there.
+    """
+    return sorted(sources, key=lambda source: -_size_of(source.path))
+
+
+def _size_of(path: Path) -> int:
+    # MIRAX keeps the pixels in a folder beside the file.
+    beside = path.with_suffix("")
+    try:
+        size = path.stat().st_size
+        if path.suffix.lower() == ".mrxs" and beside.is_dir():
+            size += sum(file.stat().st_size for file in beside.iterdir())
+    except OSError:
+        return 0
+    return size
 
 
 def halo_px(settings: Settings, mpp: float) -> int:

@@ -26,6 +26,7 @@ from pipelines.progress import Progress
 from pipelines.report import report_safely
 from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
+from pipelines.worker_setup import make_setup
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -64,13 +65,16 @@ def run_cohort(
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
     _warn_of_other_clusters(folder, settings)
-    with exclusive(folder.root), open_executor(suited(machine, settings)) as executor:
-        log.info("%d slides on %s", len(sources), executor.description)
-        run = CohortRun(folder, settings, models)
-        began = time.monotonic()
-        with Progress(len(sources)) as progress:
-            failures = run.run(sources, executor, progress)
-        failures += finish_cohort(folder, settings, executor, failures, began)
+    with exclusive(folder.root) as lock:
+        setup = make_setup(sources, lock.sign, settings, models)
+        retries = settings.compute.retries
+        with open_executor(suited(machine, settings), setup, retries) as executor:
+            log.info("%d slides on %s", len(sources), executor.description)
+            run = CohortRun(folder, settings, models, still_ours=lock.check)
+            began = time.monotonic()
+            with Progress(len(sources), folder) as progress:
+                failures = run.run(sources, executor, progress)
+                failures += finish_cohort(folder, settings, executor, failures, began)
         report = report_safely(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
@@ -90,7 +94,10 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
     before = earlier_failures(folder)
-    with exclusive(folder.root), open_executor(machine) as executor:
+    with (
+        exclusive(folder.root) as lock,
+        open_executor(machine, make_setup((), lock.sign)) as executor,
+    ):
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
         report = report_safely(folder, settings)
     return RunResult(folder, tuple(failures), report)
