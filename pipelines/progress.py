@@ -39,6 +39,7 @@ class Counts:
     kept: int = 0
     done: int = 0
     failed: int = 0
+    unopened: int = 0
     partitions: int = 0
     partitions_there: int = 0
     partitions_done: int = 0
@@ -52,7 +53,7 @@ class Counts:
     def partitions_expected(self) -> float:
         """Partitions of the cohort; slides that were not opened yet count like those that were."""
         opened = self.begun - self.kept
-        still = self.slides - self.begun
+        still = self.slides - self.begun - self.unopened
         return self.partitions * (opened + still) / opened if opened > 0 else float(self.partitions)
 
 
@@ -135,7 +136,9 @@ class Progress:
     def slide_failed(self, slide_id: str, message: str) -> None:
         """A slide has no result."""
         self.counts.failed += 1
-        self.working.pop(slide_id, None)
+        self.counts.unopened += slide_id not in self.working
+        done, n = self.working.pop(slide_id, (0, 0))
+        self.counts.partitions -= n - done  # Nobody will do them now.
         log.error("%s failed. %s", slide_id, message)
         self._show(slide_id)
 
