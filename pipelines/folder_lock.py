@@ -78,13 +78,18 @@ class FolderLock:
         return self.path, self.me.run
 
     def check(self) -> None:
-        """Make sure that the folder is still ours.
+        """Make sure that the folder is still there and ours.
 
         Raises
         ------
         RunStopped
-            If another run took it: this process had been standing still for long.
+            If it is gone, or another run took it: this process had been standing still for long.
         """
+        if not self.path.exists():
+            raise RunStopped(
+                f"{self.root} is gone. Bring it back and give the same command: what is finished "
+                "in it stays."
+            )
         if self._taken_by is not None:
             raise RunStopped(
                 f"{self._taken_by} took {self.root} over, because this run gave no sign of life. "

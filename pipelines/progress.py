@@ -222,6 +222,8 @@ class Progress:
     def _write(self, state: str) -> None:
         """A run does not end because its progress cannot be told."""
         self.last_file = time.monotonic()
+        if not self.folder.root.is_dir():
+            return  # Gone; what is written now would lie in another folder of that name.
         with suppress(StoreError):
             write_json(self.folder.table(PROGRESS_FILE), self.snapshot(state))
 

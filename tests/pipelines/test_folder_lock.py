@@ -114,6 +114,15 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_lock_alone(tmp_path):
     assert json.loads((tmp_path / ".lock").read_text())["run"] == "abc"
 
 
+def test_a_folder_that_is_gone_ends_the_run(tmp_path):
+    (tmp_path / "out").mkdir()
+    with exclusive(tmp_path / "out") as lock:
+        lock.check()
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
+        with pytest.raises(RunStopped, match="out is gone"):
+            lock.check()
+
+
 def test_of_two_newcomers_at_a_dead_lock_the_last_to_write_remains(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "_is_shared", lambda root: True)
     other = replace(ELSEWHERE, run="newcomer", process=1)
