@@ -14,6 +14,7 @@ from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Tile
+from pipelines.freed_memory import keep_freed_memory
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.stopwatch import Stopwatch
 from pipelines.tile_pass import SlideView, cells_of_tile
@@ -28,6 +29,7 @@ def run_partition(job: PartitionJob) -> Tally:
     SlideError, ModelError
         If the slide cannot be decoded there, or a network cannot be loaded.
     """
+    keep_freed_memory()
     watch = Stopwatch()
     with watch.stage("load"):
         view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
