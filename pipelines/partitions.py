@@ -11,7 +11,6 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
 from ccrl_wsi.measurement_names import MEASUREMENTS
-from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Tile
 from pipelines.freed_memory import keep_freed_memory
@@ -62,6 +61,8 @@ def _measurements(cells: Cells, job: PartitionJob) -> FloatArray:
     """What the encoder is told of ``cells``: what is stored, and boundaries if it asks for them."""
     if job.settings.embedding.encoder not in NEED_OUTLINES:
         return cells.measurements
+    from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
+
     shapes = measure_boundaries(cells.outlines, job.info.mpp)
     return np.hstack([cells.measurements, shapes])
 

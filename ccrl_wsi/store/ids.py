@@ -6,7 +6,6 @@ import hashlib
 import uuid
 
 import numpy as np
-import pandas as pd
 
 from ccrl_wsi.arrays import ByteArray, FloatArray, IntArray
 
@@ -62,12 +61,16 @@ def count_repeats(keys: IntArray) -> IntArray:
     """For each of n cells, how many before it have the same key: (n,)."""
     if len(np.unique(keys)) == len(keys):
         return np.zeros(len(keys), np.int8)
+    import pandas as pd
+
     repeats: IntArray = pd.Series(keys).groupby(keys, sort=False).cumcount().to_numpy()
     return repeats
 
 
 def cell_keys(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
     """A number that equal cells share: (n,) uint64."""
+    import pandas as pd
+
     frame = pd.DataFrame(_hundredths(centroid_px, area_um2))
     keys: IntArray = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     return keys

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
@@ -119,6 +118,8 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _schema() -> pa.Schema:
+    import pandas as pd
+
     # What pandas notes about a frame makes `cell_id` its index again.
     frame = pd.DataFrame({"geometry": [b""]}, index=pd.Index([0], dtype=np.int64, name="cell_id"))
     return pa.Schema.from_pandas(frame)
