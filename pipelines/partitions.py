@@ -11,9 +11,9 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
 from ccrl_wsi.measurement_names import MEASUREMENTS
-from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Tile
+from pipelines.freed_memory import keep_freed_memory
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.stopwatch import Stopwatch
 from pipelines.tile_pass import SlideView, cells_of_tile
@@ -28,6 +28,7 @@ def run_partition(job: PartitionJob) -> Tally:
     SlideError, ModelError
         If the slide cannot be decoded there, or a network cannot be loaded.
     """
+    keep_freed_memory()
     watch = Stopwatch()
     with watch.stage("load"):
         view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
@@ -60,6 +61,8 @@ def _measurements(cells: Cells, job: PartitionJob) -> FloatArray:
     """What the encoder is told of ``cells``: what is stored, and boundaries if it asks for them."""
     if job.settings.embedding.encoder not in NEED_OUTLINES:
         return cells.measurements
+    from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
+
     shapes = measure_boundaries(cells.outlines, job.info.mpp)
     return np.hstack([cells.measurements, shapes])
 

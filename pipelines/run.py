@@ -23,7 +23,6 @@ from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.progress import Progress
-from pipelines.report import report_safely
 from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
 from pipelines.worker_setup import make_setup
@@ -75,7 +74,7 @@ def run_cohort(
             with Progress(len(sources), folder) as progress:
                 failures = run.run(sources, executor, progress)
                 failures += finish_cohort(folder, settings, executor, failures, began)
-        report = report_safely(folder, settings)
+        report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
 
@@ -99,8 +98,17 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         open_executor(machine, make_setup((), lock.sign)) as executor,
     ):
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
-        report = report_safely(folder, settings)
+        report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
+
+
+def _report(folder: OutputFolder, settings: Settings) -> Path | None:
+    if not settings.report.make:
+        return None
+    # Its libraries load for seconds, and not only runs ask for what is in this file.
+    from pipelines.report import report_safely
+
+    return report_safely(folder, settings)
 
 
 def settings_of_last_clusters(out: Path) -> dict[str, Any]:
