@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from ccrl_wsi.cluster_settings import ClusterSettings as ClusterSettings
 from ccrl_wsi.measurement_names import NAMES as MEASUREMENT_NAMES
@@ -236,6 +236,16 @@ class ComputeSettings(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
     )
     read_ahead: int = Field(2, ge=0, description="Tiles read before they are needed.")
+    extract_behind: Literal["auto"] | NonNegativeInt = Field(
+        "auto",
+        description="Threads that finish nuclei while the network looks at the next tile; 0: in "
+        "turn with it. auto: 0 where the network is on CPU cores, up to 4 where it is on a GPU.",
+    )
+    compile: bool = Field(
+        False,
+        description="HoVer-Net and compact: compile the network with torch.compile, which takes "
+        "minutes at the start of each worker and needs a C++ compiler.",
+    )
 
 
 class Settings(Section):

@@ -41,7 +41,8 @@ def write_summary(
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
         write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
         write_label_tables(folder)
-    total = asdict(sum((state.tally for state in states), Tally()))
+    tally = sum((state.tally for state in states), Tally())
+    total, shares = asdict(tally), tally.lane_shares()
     last = _last_report(folder)
     # What found no new cells, such as `cluster`, is not what these cells took.
     found_cells = last.get("cells_in_all") != total
@@ -54,6 +55,8 @@ def write_summary(
             "n_slides": len(states),
             "n_failed": len(failures),
             "cells_in_all": total,
+            "lanes_busy": {lane: round(share, 3) for lane, share in shares.items()},
+            "busiest_lane": max(shares, key=lambda lane: shares[lane], default=None),
             "versions": versions(),
         },
     )
