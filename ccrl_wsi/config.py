@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
@@ -127,8 +127,17 @@ class NucleiSettings(Section):
     weights: Path | None = Field(
         None, description="Local weight file; else TIAToolbox's cache, or what compact comes with."
     )
-    window_px: int = Field(1024, ge=256, description="Side of what the network sees at once.")
-    batch_size: int = Field(4, ge=1, description="Windows the network takes at once.")
+    window_px: Annotated[int, Field(ge=256)] | None = Field(
+        None,
+        description="Longest side of what the network sees at once; null: 2048 on a GPU, where "
+        "fewer pixels are seen twice; 1024 on CPU cores, for the memory.",
+    )
+    batch_size: int = Field(
+        4,
+        ge=1,
+        description="On a GPU, windows of 1024 x 1024 px the network takes at once, or as many "
+        "pixels in others. CPU cores take one window.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
     )

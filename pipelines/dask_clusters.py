@@ -34,6 +34,15 @@ ONE_THREAD = {
 """Workers are one per core: libraries that start threads of their own would only queue."""
 
 
+def library_threads(partitions_at_once: int) -> dict[str, str]:
+    """What libraries are told so that all cores work and no more threads than cores.
+
+    ``partitions_at_once`` are those of this computer.
+    """
+    share = max(1, cpu_count() // partitions_at_once)
+    return dict.fromkeys(ONE_THREAD, str(share))
+
+
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Any free port: another run on this computer has the usual one."""
 
@@ -92,7 +101,7 @@ def _local(workers: int, threads: int, memory_limit: str) -> LocalCluster:
         host="127.0.0.1",
         dashboard_address=None,
         scheduler_kwargs=NO_DASHBOARD,
-        env=ONE_THREAD,
+        env=library_threads(workers * threads),
         silence_logs=40,
     )
 

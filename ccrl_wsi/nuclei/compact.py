@@ -15,9 +15,9 @@ from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.compact_instances import find_nuclei
 from ccrl_wsi.nuclei.hovernet_instances import mean_probability
-from ccrl_wsi.nuclei.inference import as_sent, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
-from ccrl_wsi.nuclei.windows import plan_windows
+from ccrl_wsi.nuclei.windows import longest_side, plan_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -154,7 +154,9 @@ def _turned_back(maps: torch.Tensor, turns: int, axes: tuple[int, ...]) -> torch
     return torch.cat([rest, x, y], dim=1).rot90(-turns, (2, 3))
 
 
-def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
+def load_compact(
+    settings: NucleiSettings, device: str, *, compiled: bool = False
+) -> CompactSegmenter:
     """The compact segmenter with the weights that ``settings`` name, else the bundled ones.
 
     Raises
@@ -171,12 +173,12 @@ def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
     return CompactSegmenter(
         name=header.name,
         type_names=(),
-        network=network,
+        network=made_ready(network, compiled=compiled),
         separation=settings.compact.separation,
         views=settings.compact.views,
         mpp=header.mpp,
         device=device,
-        window_px=settings.window_px,
+        window_px=longest_side(settings.window_px, device),
         batch_size=settings.batch_size,
         precision=settings.precision,
     )

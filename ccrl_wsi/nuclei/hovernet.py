@@ -27,10 +27,10 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     extract_instances,
     mean_probability,
 )
-from ccrl_wsi.nuclei.inference import as_sent, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
-from ccrl_wsi.nuclei.windows import plan_windows
+from ccrl_wsi.nuclei.windows import longest_side, plan_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -143,8 +143,10 @@ class HoVerNetSegmenter:
         return _reduced(self.network(images), REACHES[self.mode].spoilt)
 
 
-def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
-    """The HoVer-Net that ``settings`` names, with weights, on ``device``.
+def load_hovernet(
+    settings: NucleiSettings, device: str, *, compiled: bool = False
+) -> HoVerNetSegmenter:
+    """The HoVer-Net that ``settings`` names, with weights, on ``device``, ``compiled`` or not.
 
     Raises
     ------
@@ -165,10 +167,10 @@ def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
     return HoVerNetSegmenter(
         name=name,
         type_names=type_names,
-        network=network,
+        network=made_ready(network, compiled=compiled),
         mode=network.mode,
         device=device,
-        window_px=settings.window_px,
+        window_px=longest_side(settings.window_px, device),
         batch_size=settings.batch_size,
         precision=settings.precision,
         gradient_range=GRADIENT_RANGE if settings.boundary_scale == "fixed" else None,

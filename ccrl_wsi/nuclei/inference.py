@@ -96,6 +96,15 @@ def as_sent(probability: torch.Tensor, computed: torch.dtype) -> torch.Tensor:
     return torch.where(probability < 0.5, halved.clamp(max=BELOW_HALF), halved)
 
 
+def made_ready(network: torch.nn.Module, *, compiled: bool) -> torch.nn.Module:
+    """The network to ask: itself, or itself compiled."""
+    if not compiled:
+        return network
+    from ccrl_wsi.nuclei.compiling import Compiled
+
+    return Compiled(network)
+
+
 def put_channels_last(layer: torch.nn.Module) -> None:
     """Lay out a convolution's weights as images are that have their channels last."""
     import torch

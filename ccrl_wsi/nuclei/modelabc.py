@@ -7,7 +7,8 @@ What is asked of the model:
 - ``preproc`` takes one window (h, w, 3) uint8. ``infer_batch(model, batch, device=...)`` takes
   what ``preproc`` returned, stacked to (n, h, w, 3), and gives one array (n, h', w', ...) or a
   tuple of such. Outputs may be smaller than windows; they are taken to be centred, at the same
-  resolution. ``nuclei.window_px`` must be a side that the network accepts.
+  resolution. ``nuclei.window_px`` (1024 if not given) must be a side that the
+  network accepts.
 - ``infer_batch`` and ``postproc`` may be called from different threads, each by one at a time.
 - ``postproc`` takes the maps of the whole image, a list where ``infer_batch`` gave a tuple, and
   returns a label image, TIAToolbox's dictionary (``predictions`` and/or ``info_dict``), or a pair
@@ -34,7 +35,7 @@ from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet import contained_logging
 from ccrl_wsi.nuclei.tile_maps import Arrived
 from ccrl_wsi.nuclei.weights import load_weights
-from ccrl_wsi.nuclei.windows import Windows, predict_in_windows
+from ccrl_wsi.nuclei.windows import ON_CPU_PX, Windows, predict_in_windows
 from ccrl_wsi.records import Segmentation
 
 _NEEDED = ("preproc", "infer_batch", "postproc")
@@ -118,14 +119,15 @@ def load_modelabc(settings: NucleiSettings, device: str) -> ModelAbcSegmenter:
     model.eval()
     # A ModelABC's own `to` would spread it over every GPU it sees.
     torch.nn.Module.to(model, device=device)
+    window_px = settings.window_px or ON_CPU_PX
     return ModelAbcSegmenter(
         name=name,
         type_names=_type_names(model),
         model=model,
         device=device,
-        window_px=settings.window_px,
+        window_px=window_px,
         batch_size=settings.batch_size,
-        margin=_measure_margin(model, settings.window_px, device, name),
+        margin=_measure_margin(model, window_px, device, name),
     )
 
 

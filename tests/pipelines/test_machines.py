@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ccrl_wsi.errors import ConfigError
+from pipelines import dask_clusters
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -116,3 +117,15 @@ def test_slurm_options_are_what_slurmcluster_takes():
     text = script.job_script()
     for line in ("-A lab", "-p gpu", "--gres=gpu:1", "-t 04:00:00", "--resources GPU=1"):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "threads"), [(8, 8, 1), (8, 2, 4), (8, 3, 2), (2, 5, 1)]
+)
+def test_libraries_share_the_cores_that_workers_leave(monkeypatch, cores, at_once, threads):
+    monkeypatch.setattr(dask_clusters, "cpu_count", lambda: cores)
+
+    told = dask_clusters.library_threads(at_once)
+
+    assert told.keys() == dask_clusters.ONE_THREAD.keys()
+    assert set(told.values()) == {str(threads)}
