@@ -1,0 +1,347 @@
+"""TIAToolbox's engine and our job on a slide of known nuclei: what the two comparisons share.
+
+Each pixel's colour tells where it lies, so that a network can be made to say, of any patch, what
+a perfect one would of the known nuclei. Both sides find the same nuclei then, whether the network
+is a real one that costs time and is not listened to, or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from whole_job import _THREADS, BLOCK_PX, MPP, draw_block
+
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.nuclei.hovernet import HoVerNetSegmenter, build_hovernet, make_fast
+from ccrl_wsi.nuclei.hovernet_instances import extract_instances
+from ccrl_wsi.nuclei.hovernet_maps import HoVerMaps
+from ccrl_wsi.nuclei.regions import find_regions
+from ccrl_wsi.nuclei.tile_maps import Arrived
+from ccrl_wsi.records import Segmentation, SlideSource
+from ccrl_wsi.slides.pyramid import write_pyramid
+
+NAME = "hovernet_fast-pannuke"
+PATCH_PX, OUTPUT_PX = 256, 164
+NEAR_PX = 3.0
+"""A nucleus is found if one is found whose centroid is nearer."""
+
+WARM_UP_PX = 256
+Side = Literal["engine", "ours"]
+
+
+def draw_positions(side_px: int) -> np.ndarray:
+    """An image (side, side, 3) whose pixels hold their own row and column: twelve bits each."""
+    rows, columns = np.mgrid[:side_px, :side_px].astype(np.uint32)
+    code = rows << 12 | columns
+    return np.stack([code >> 16, code >> 8 & 0xFF, code & 0xFF], axis=-1).astype(np.uint8)
+
+
+def position(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of ``pixels`` (..., 3)."""
+    red, green, blue = (pixels[..., i].astype(np.int64) for i in range(3))
+    code = red << 16 | green << 8 | blue
+    return code >> 12, code & 4095
+
+
+def known_maps(side_px: int) -> HoVerMaps:
+    """Soft maps of about 5000 nuclei per mm2, as a network gives them."""
+    block = draw_block()[1]
+    rows = np.arange(side_px) % BLOCK_PX
+    return HoVerMaps(*(m[np.ix_(rows, rows)] for m in block))
+
+
+def true_centroids(maps: HoVerMaps) -> np.ndarray:
+    """Centroids (n, 2) x, y of the nuclei in the maps of the whole slide at once."""
+    regions = find_regions(extract_instances(maps.probability, maps.hv))
+    return regions.coordinate_sums / regions.n_pixels[:, None]
+
+
+def lost(truth: np.ndarray, found: np.ndarray) -> int:
+    """How many true centroids (n, 2) no found one lies near."""
+    from scipy.spatial import cKDTree
+
+    return int((cKDTree(found).query(truth)[0] > NEAR_PX).sum())
+
+
+class Meter:
+    """Seconds and calls of a network that runs and is not listened to."""
+
+    def __init__(self) -> None:
+        self.core_s = self.megapixels = 0.0
+
+    def count(self, look: Callable[[], object], pixels: int) -> None:
+        """Run ``look`` and add what it took."""
+        began = time.process_time()
+        look()
+        self.core_s += time.process_time() - began
+        self.megapixels += pixels / 1e6
+
+
+class OurSegmenter:
+    """Our HoVer-Net, whose maps are replaced by the known ones when they have been computed."""
+
+    name, type_names, device = NAME, (), "cpu"
+
+    def __init__(self, maps: HoVerMaps, network: Any, meter: Meter) -> None:
+        self.maps, self.meter, self.is_real = maps, meter, network is not None
+        self.segmenter = HoVerNetSegmenter(
+            name=NAME,
+            type_names=(),
+            network=_Counted(network, meter).call if self.is_real else network,
+            mode="fast",
+            device="cpu",
+            window_px=1024,
+            batch_size=4,
+            precision="float32",
+        )
+
+    def predict(self, rgb: np.ndarray, mpp: float) -> Arrived:
+        """The known maps of ``rgb``, after the time the network takes."""
+        if self.is_real:
+            self.segmenter.predict(rgb, mpp).wait()
+        row, column = (int(v) for v in position(rgb[0, 0]))
+        part = np.s_[row : row + rgb.shape[0], column : column + rgb.shape[1]]
+        probability, hv = self.maps.probability[part], self.maps.hv[part]
+        types = np.zeros(probability.shape, np.uint8)
+        return Arrived({"probability": probability.copy(), "hv": hv.copy(), "types": types})
+
+    def segment(self, maps: Any) -> Segmentation:
+        """As of any HoVer-Net."""
+        return self.segmenter.segment(maps)
+
+    def __call__(self, rgb: np.ndarray, mpp: float) -> Segmentation:
+        """Both parts."""
+        return self.segment(self.predict(rgb, mpp).wait())
+
+
+@dataclass
+class _Counted:
+    network: Any
+    meter: Meter
+
+    def call(self, images: Any) -> Any:
+        """What the network says, counted."""
+        said: list[Any] = []
+        size = images.shape[0] * images.shape[2] * images.shape[3]
+        self.meter.count(lambda: said.append(self.network(images)), size)
+        return said[0]
+
+
+def run_ours(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
+    """Our whole job: read, find, measure, crop, embed, cluster, write store and overlay."""
+    from ccrl_wsi.store import open_store
+    from pipelines import partitions
+    from pipelines.machines import SerialMachine
+    from pipelines.output_folder import OutputFolder
+    from pipelines.run import run_cohort
+
+    meter = Meter()
+    if network is not None:
+        make_fast(network)
+    segmenter = OurSegmenter(maps, network, meter)
+    partitions.segmenter_of = lambda settings: segmenter
+    settings = load_settings(
+        overrides=[
+            "nuclei.segmenter=watershed",  # Its weights need not be there; ours is put in place.
+            "embedding.encoder=morphology",
+            "tissue.method=none",
+            "report.make=false",
+        ]
+    )
+
+    def run(size_px: int) -> np.ndarray:
+        slide, out = folder / f"ours{size_px}.tif", folder / f"out{size_px}"
+        write_pyramid(slide, draw_positions(size_px), MPP)
+        began.append((time.perf_counter(), time.process_time()))
+        run_cohort([SlideSource(slide, "slide")], out, settings, SerialMachine())
+        return open_store(OutputFolder(out).store("slide")).centroids()
+
+    began: list[tuple[float, float]] = []
+    run(WARM_UP_PX)
+    meter.core_s = meter.megapixels = 0.0
+    return _figures(run, side_px, began, meter)
+
+
+def run_engine(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
+    """TIAToolbox's ``MultiTaskSegmentor``: read, find, write its Zarr."""
+    from tiatoolbox import rcParam
+    from tiatoolbox.models.engine.io_config import IOInstanceSegmentorConfig
+    from tiatoolbox.models.engine.multi_task_segmentor import MultiTaskSegmentor
+
+    rcParam["torch_compile_mode"] = "disable"
+    at = {"units": "mpp", "resolution": MPP}
+    config = IOInstanceSegmentorConfig(
+        input_resolutions=[at],
+        output_resolutions=[at] * 3,
+        patch_input_shape=[PATCH_PX, PATCH_PX],
+        patch_output_shape=[OUTPUT_PX, OUTPUT_PX],
+        stride_shape=[OUTPUT_PX, OUTPUT_PX],
+        margin=128,
+        tile_shape=[1024, 1024],
+        save_resolution=at,
+    )
+    meter = Meter()
+    engine = MultiTaskSegmentor(
+        model=_listening_to_nobody(maps, network, meter),
+        batch_size=4 if network is not None else 16,
+        num_workers=0,
+        device="cpu",
+        verbose=False,
+    )
+
+    def run(size_px: int) -> np.ndarray:
+        slide = folder / f"engine{size_px}.tif"
+        write_pyramid(slide, draw_positions(size_px), MPP)
+        began.append((time.perf_counter(), time.process_time()))
+        result = engine.run(
+            images=[slide],
+            patch_mode=False,
+            ioconfig=config,
+            save_dir=folder / f"engine{size_px}",
+            output_type="zarr",
+            auto_get_mask=False,
+            return_probabilities=False,
+            wsireader_kwargs={"mpp": (MPP, MPP)},
+        )
+        return _centroids_of_engine(Path(result[slide]))
+
+    began: list[tuple[float, float]] = []
+    run(WARM_UP_PX)
+    meter.core_s = meter.megapixels = 0.0
+    return _figures(run, side_px, began, meter)
+
+
+def _figures(
+    run: Callable[[int], np.ndarray],
+    side_px: int,
+    began: list[tuple[float, float]],
+    meter: Meter,
+) -> dict[str, Any]:
+    found = run(side_px)
+    wall, core = began[-1]
+    return {
+        "wall_s": time.perf_counter() - wall,
+        "core_s": time.process_time() - core,
+        "network_core_s": meter.core_s,
+        "network_megapixels": meter.megapixels,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "centroids": np.asarray(found, float).tolist(),
+    }
+
+
+def _listening_to_nobody(maps: HoVerMaps, network: Any, meter: Meter) -> Any:
+    """TIAToolbox's HoVer-Net; it runs, if it shall, and the known maps are given back."""
+    from tiatoolbox.models.architecture.hovernet import HoVerNet
+
+    margin = PATCH_PX  # Patches reach beyond the slide.
+    probability, hv = (np.pad(m, [(margin, margin)] * 2 + [(0, 0)] * (m.ndim - 2)) for m in maps)
+
+    class Knowing(HoVerNet):
+        """Says what is known."""
+
+        @staticmethod
+        def infer_batch(model: Any, batch_data: Any, *, device: str) -> tuple[np.ndarray, ...]:
+            """Maps of every patch, found by the colour of a pixel that lies on the slide."""
+            pixels = np.asarray(batch_data)
+            if network is not None:
+                size = pixels.shape[0] * PATCH_PX**2
+                meter.count(lambda: HoVerNet.infer_batch(model, batch_data, device=device), size)
+            corner = (PATCH_PX - OUTPUT_PX) // 2
+            row, column = position(pixels[:, corner, corner])
+            places = [
+                np.s_[r + margin : r + margin + OUTPUT_PX, c + margin : c + margin + OUTPUT_PX]
+                for r, c in zip(row, column, strict=True)
+            ]
+            types = np.zeros((len(places), OUTPUT_PX, OUTPUT_PX, 1), np.float32)
+            return (
+                np.stack([probability[p] for p in places])[..., None],
+                np.stack([hv[p] for p in places]),
+                types,
+            )
+
+    model = Knowing(num_types=6, mode="fast")
+    if network is not None:
+        model.load_state_dict(network.state_dict())
+    return model
+
+
+def _centroids_of_engine(store: Path) -> np.ndarray:
+    import zarr
+
+    group: Any = zarr.open(store, mode="r")
+    owner = group if "centroid" in group else next(iter(group.groups()))[1]
+    return np.asarray(owner["centroid"][:], float).reshape(-1, 2)
+
+
+def random_network() -> Any:
+    """HoVer-Net fast with random weights, the same in every process: they cost what all cost."""
+    import torch
+
+    torch.manual_seed(0)
+    return build_hovernet(NAME)[0].eval()
+
+
+def run_side(side: Side, side_px: int, *, is_real: bool) -> dict[str, Any]:
+    """One side in this process."""
+    maps = known_maps(side_px)
+    network = random_network() if is_real else None
+    work = run_engine if side == "engine" else run_ours
+    with tempfile.TemporaryDirectory() as folder:
+        return work(maps, side_px, network, Path(folder))
+
+
+def compare(side_px: int, *, is_real: bool, threads: int) -> dict[Side, dict[str, Any]]:
+    """Both sides, each in a process of its own; with ``n_lost`` and ``n_found``."""
+    truth = true_centroids(known_maps(side_px))
+    figures: dict[Side, dict[str, Any]] = {}
+    for side in ("engine", "ours"):
+        options = ["--side", side, "--px", str(side_px), "--threads", str(threads)]
+        command = [sys.executable, __file__, *options, *(["--real"] if is_real else [])]
+        with tempfile.NamedTemporaryFile("r") as answer:
+            # Libraries read it when they are imported, as whole_job.py did before this.
+            shares = dict.fromkeys(_THREADS.split(), str(threads))
+            subprocess.run(
+                [*command, "--answer", answer.name],
+                check=True,
+                stdout=sys.stderr,
+                env={**os.environ, **shares},
+            )
+            figures[side] = json.load(answer)
+        found = np.array(figures[side].pop("centroids")).reshape(-1, 2)
+        counts = {"n_known": len(truth), "n_found": len(found), "n_lost": lost(truth, found)}
+        figures[side] |= counts
+    return figures
+
+
+def main() -> None:
+    """One side, for :func:`compare`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", choices=("engine", "ours"), required=True)
+    parser.add_argument("--px", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--answer", type=Path, required=True)
+    asked = parser.parse_args()
+    import cv2
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    cv2.setNumThreads(asked.threads)
+    figures = run_side(asked.side, asked.px, is_real=asked.real)
+    asked.answer.write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
