@@ -2,12 +2,12 @@
 
     python benchmarks/stages.py [SLIDE] [--set KEY=VALUE ...]      # about a minute
 
-Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). Lower bounds:
-for reading, OpenSlide's bare decoding of the same pixels into one buffer, with no colour order
-changed; for the segmentation network, itself on windows that lie ready on the device; for what
-turns maps into cells, one copy of the maps in memory; for embedding, the bare network on
-normalised crops that lie ready on the device. Medians of rounds taken in turns. The nuclei of the
-tile are compared with those of windows cut on the host, one by one.
+Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). Lower
+bounds: for reading, OpenSlide's bare decoding of the same pixels into one buffer; for the
+segmentation network, itself on windows that lie ready on the device; for what turns maps into
+cells, one copy of the maps in memory; for embedding, the bare network on normalised crops that
+lie ready on the device. Medians of rounds taken in turns. The nuclei of the tile are compared
+with those of windows cut on the host, one by one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from whole_job import BLOCK_PX, draw
 
 from ccrl_wsi.config import Settings, load_settings
 from ccrl_wsi.nuclei.compact import SPOILT_PX, STRIDE_PX, CompactSegmenter
+from ccrl_wsi.nuclei.inference import inference
 from ccrl_wsi.nuclei.tile_maps import Question, cut_windows
 from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
 from ccrl_wsi.records import SlideSource, Tile
@@ -71,20 +72,17 @@ def bare_decode(path: Path, tile: Tile) -> Callable[[], object]:
 def bare_network(segmenter: CompactSegmenter, rgb: np.ndarray) -> Callable[[], object]:
     """The segmenter's network on windows that are there."""
     windows = plan_windows(rgb.shape[:2], segmenter.window_px, SPOILT_PX, STRIDE_PX)
-    question = Question(
-        segmenter._look, segmenter.device, segmenter.precision, segmenter.batch_size
-    )
-    tile, n = torch.from_numpy(rgb).to(segmenter.device), question.at_once(windows)
+    device, precision = segmenter.device, segmenter.precision
+    n = Question(segmenter._look, device, precision, segmenter.batch_size).at_once(windows)
+    tile = torch.from_numpy(rgb).to(device)
     numbers = range(len(windows.starts))
     ready = [cut_windows(tile, windows, numbers[i : i + n]) for i in range(0, len(numbers), n)]
 
     def work() -> object:
-        from ccrl_wsi.nuclei.inference import inference
-
-        with inference(segmenter.device, segmenter.precision, n, max(windows.size)):
+        with inference(device, precision, n, max(windows.size)):
             return [segmenter.network(images) for images in ready]
 
-    return on_device(work, segmenter.device)
+    return on_device(work, device)
 
 
 def bare_encoder(encoder: Any, crops: np.ndarray) -> Callable[[], object]:

@@ -2,10 +2,10 @@
 
     python benchmarks/timeline.py [SLIDE] [-o FOLDER] [--set KEY=VALUE ...]
 
-Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). The partition
-in the middle of the slide is done twice, first to warm up; it is not committed. Written are
-``timeline.png`` and ``timeline.json``, which chrome://tracing and https://ui.perfetto.dev open.
-Printed is how busy each lane was; the busiest one binds.
+Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). The
+partition in the middle of the slide is done twice, first to warm up. Written are ``timeline.png``
+and ``timeline.json``, which chrome://tracing and https://ui.perfetto.dev open. Printed is how
+busy each lane was; the busiest one binds.
 """
 
 from __future__ import annotations
@@ -102,11 +102,8 @@ def draw_timeline(events: Sequence[Event], path: Path) -> None:
     axes.set_xlabel("seconds")
     shown = [stage for stage in COLORS if any(e.stage == stage for e in events)]
     patches = [Patch(color=COLORS[stage], label=stage) for stage in shown]
-    figure.legend(
-        handles=[*patches, Patch(color=WAITING, label="waiting")],
-        loc="outside upper center",
-        ncols=10,
-    )
+    patches.append(Patch(color=WAITING, label="waiting"))
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
     figure.savefig(path, dpi=120)
 
 
