@@ -42,24 +42,26 @@ Side = Literal["engine", "ours"]
 
 
 def draw_positions(side_px: int) -> np.ndarray:
-    """An image (side, side, 3) whose pixels hold their own row and column: twelve bits each."""
-    rows, columns = np.mgrid[:side_px, :side_px].astype(np.uint32)
+    """An image (side, side, 3) whose pixels hold their own row and column, modulo 4096."""
+    rows, columns = np.mgrid[:side_px, :side_px].astype(np.uint32) & 4095
     code = rows << 12 | columns
     return np.stack([code >> 16, code >> 8 & 0xFF, code & 0xFF], axis=-1).astype(np.uint8)
 
 
 def position(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of ``pixels`` (..., 3)."""
+    """Row and column of ``pixels`` (..., 3), modulo 4096 and so modulo a block."""
     red, green, blue = (pixels[..., i].astype(np.int64) for i in range(3))
     code = red << 16 | green << 8 | blue
     return code >> 12, code & 4095
 
 
-def known_maps(side_px: int) -> HoVerMaps:
-    """Soft maps of about 5000 nuclei per mm2, as a network gives them."""
-    block = draw_block()[1]
-    rows = np.arange(side_px) % BLOCK_PX
-    return HoVerMaps(*(m[np.ix_(rows, rows)] for m in block))
+def piece(block: HoVerMaps, row: int, column: int, shape: tuple[int, int]) -> HoVerMaps:
+    """Maps of ``shape`` from a place of the slide on, which repeats ``block``."""
+    rows, columns = (
+        np.arange(first, first + n) % BLOCK_PX
+        for first, n in zip((row, column), shape, strict=True)
+    )
+    return HoVerMaps(*(m[np.ix_(rows, columns)] for m in block))
 
 
 def true_centroids(maps: HoVerMaps) -> np.ndarray:
@@ -94,8 +96,8 @@ class OurSegmenter:
 
     name, type_names, device = NAME, (), "cpu"
 
-    def __init__(self, maps: HoVerMaps, network: Any, meter: Meter) -> None:
-        self.maps, self.meter, self.is_real = maps, meter, network is not None
+    def __init__(self, block: HoVerMaps, network: Any, meter: Meter) -> None:
+        self.block, self.meter, self.is_real = block, meter, network is not None
         self.segmenter = HoVerNetSegmenter(
             name=NAME,
             type_names=(),
@@ -112,10 +114,9 @@ class OurSegmenter:
         if self.is_real:
             self.segmenter.predict(rgb, mpp).wait()
         row, column = (int(v) for v in position(rgb[0, 0]))
-        part = np.s_[row : row + rgb.shape[0], column : column + rgb.shape[1]]
-        probability, hv = self.maps.probability[part], self.maps.hv[part]
+        probability, hv = piece(self.block, row, column, rgb.shape[:2])
         types = np.zeros(probability.shape, np.uint8)
-        return Arrived({"probability": probability.copy(), "hv": hv.copy(), "types": types})
+        return Arrived({"probability": probability, "hv": hv, "types": types})
 
     def segment(self, maps: Any) -> Segmentation:
         """As of any HoVer-Net."""
@@ -139,7 +140,7 @@ class _Counted:
         return said[0]
 
 
-def run_ours(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
+def run_ours(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
     """Our whole job: read, find, measure, crop, embed, cluster, write store and overlay."""
     from ccrl_wsi.store import open_store
     from pipelines import partitions
@@ -150,7 +151,7 @@ def run_ours(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[
     meter = Meter()
     if network is not None:
         make_fast(network)
-    segmenter = OurSegmenter(maps, network, meter)
+    segmenter = OurSegmenter(block, network, meter)
     partitions.segmenter_of = lambda settings: segmenter
     settings = load_settings(
         overrides=[
@@ -174,7 +175,7 @@ def run_ours(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[
     return _figures(run, side_px, began, meter)
 
 
-def run_engine(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
+def run_engine(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict[str, Any]:
     """TIAToolbox's ``MultiTaskSegmentor``: read, find, write its Zarr."""
     from tiatoolbox import rcParam
     from tiatoolbox.models.engine.io_config import IOInstanceSegmentorConfig
@@ -194,7 +195,7 @@ def run_engine(maps: HoVerMaps, side_px: int, network: Any, folder: Path) -> dic
     )
     meter = Meter()
     engine = MultiTaskSegmentor(
-        model=_listening_to_nobody(maps, network, meter),
+        model=_listening_to_nobody(block, network, meter),
         batch_size=4 if network is not None else 16,
         num_workers=0,
         device="cpu",
@@ -241,12 +242,9 @@ def _figures(
     }
 
 
-def _listening_to_nobody(maps: HoVerMaps, network: Any, meter: Meter) -> Any:
+def _listening_to_nobody(block: HoVerMaps, network: Any, meter: Meter) -> Any:
     """TIAToolbox's HoVer-Net; it runs, if it shall, and the known maps are given back."""
     from tiatoolbox.models.architecture.hovernet import HoVerNet
-
-    margin = PATCH_PX  # Patches reach beyond the slide.
-    probability, hv = (np.pad(m, [(margin, margin)] * 2 + [(0, 0)] * (m.ndim - 2)) for m in maps)
 
     class Knowing(HoVerNet):
         """Says what is known."""
@@ -256,18 +254,16 @@ def _listening_to_nobody(maps: HoVerMaps, network: Any, meter: Meter) -> Any:
             """Maps of every patch, found by the colour of a pixel that lies on the slide."""
             pixels = np.asarray(batch_data)
             if network is not None:
-                size = pixels.shape[0] * PATCH_PX**2
-                meter.count(lambda: HoVerNet.infer_batch(model, batch_data, device=device), size)
+                seen_px = len(pixels) * PATCH_PX**2
+                meter.count(lambda: HoVerNet.infer_batch(model, batch_data, device=device), seen_px)
             corner = (PATCH_PX - OUTPUT_PX) // 2
             row, column = position(pixels[:, corner, corner])
-            places = [
-                np.s_[r + margin : r + margin + OUTPUT_PX, c + margin : c + margin + OUTPUT_PX]
-                for r, c in zip(row, column, strict=True)
-            ]
-            types = np.zeros((len(places), OUTPUT_PX, OUTPUT_PX, 1), np.float32)
+            size = (OUTPUT_PX, OUTPUT_PX)
+            said = [piece(block, int(r), int(c), size) for r, c in zip(row, column, strict=True)]
+            types = np.zeros((len(said), *size, 1), np.float32)
             return (
-                np.stack([probability[p] for p in places])[..., None],
-                np.stack([hv[p] for p in places]),
+                np.stack([maps.probability for maps in said])[..., None],
+                np.stack([maps.hv for maps in said]),
                 types,
             )
 
@@ -295,16 +291,16 @@ def random_network() -> Any:
 
 def run_side(side: Side, side_px: int, *, is_real: bool) -> dict[str, Any]:
     """One side in this process."""
-    maps = known_maps(side_px)
+    block = draw_block()[1]
     network = random_network() if is_real else None
     work = run_engine if side == "engine" else run_ours
     with tempfile.TemporaryDirectory() as folder:
-        return work(maps, side_px, network, Path(folder))
+        return work(block, side_px, network, Path(folder))
 
 
 def compare(side_px: int, *, is_real: bool, threads: int) -> dict[Side, dict[str, Any]]:
     """Both sides, each in a process of its own; with ``n_lost`` and ``n_found``."""
-    truth = true_centroids(known_maps(side_px))
+    truth = true_centroids(piece(draw_block()[1], 0, 0, (side_px, side_px)))
     figures: dict[Side, dict[str, Any]] = {}
     for side in ("engine", "ours"):
         options = ["--side", side, "--px", str(side_px), "--threads", str(threads)]

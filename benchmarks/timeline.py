@@ -103,7 +103,7 @@ def draw_timeline(events: Sequence[Event], path: Path) -> None:
     shown = [stage for stage in COLORS if any(e.stage == stage for e in events)]
     patches = [Patch(color=COLORS[stage], label=stage) for stage in shown]
     patches.append(Patch(color=WAITING, label="waiting"))
-    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
+    figure.legend(handles=patches, loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=120)
 
 

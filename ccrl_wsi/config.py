@@ -317,6 +317,8 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
     for section, names in NOT_IN_CELLS.items():
         for name in names:
             del kept[section][name]
+    # What suits the device changes rounding only: results of the earlier default stay valid.
+    kept["nuclei"]["window_px"] = kept["nuclei"]["window_px"] or 1024
     return {"version": CELLS_VERSION, **kept}
 
 

@@ -58,7 +58,7 @@ class Stopwatch:
         """Count ``seconds`` of a GPU's work, which ended before ``end`` (``perf_counter``)."""
         with self._adding:
             self.device_seconds += seconds
-        if self._keeps_events:
+        if self._keeps_events and seconds:
             self.events.append(Event("GPU", "network", end - seconds, end))
 
     def _add(self, event: Event) -> None:
