@@ -163,8 +163,7 @@ def run_ours(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict
     )
 
     def run(size_px: int) -> np.ndarray:
-        slide, out = folder / f"ours{size_px}.tif", folder / f"out{size_px}"
-        write_pyramid(slide, draw_positions(size_px), MPP)
+        slide, out = slide_of(folder, size_px), folder / f"out{size_px}"
         began.append((time.perf_counter(), time.process_time()))
         run_cohort([SlideSource(slide, "slide")], out, settings, SerialMachine())
         return open_store(OutputFolder(out).store("slide")).centroids()
@@ -203,8 +202,7 @@ def run_engine(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> di
     )
 
     def run(size_px: int) -> np.ndarray:
-        slide = folder / f"engine{size_px}.tif"
-        write_pyramid(slide, draw_positions(size_px), MPP)
+        slide = slide_of(folder, size_px)
         began.append((time.perf_counter(), time.process_time()))
         result = engine.run(
             images=[slide],
@@ -237,9 +235,23 @@ def _figures(
         "core_s": time.process_time() - core,
         "network_core_s": meter.core_s,
         "network_megapixels": meter.megapixels,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "centroids": np.asarray(found, float).tolist(),
     }
+
+
+def slide_of(folder: Path, side_px: int) -> Path:
+    """Where the slide of ``side_px`` lies."""
+    return folder / f"slide{side_px}.tif"
+
+
+def peak_mib() -> float:
+    """The most memory this process had; ``ru_maxrss`` would count what its parent had before."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
 
 
 def _listening_to_nobody(block: HoVerMaps, network: Any, meter: Meter) -> Any:
@@ -289,35 +301,36 @@ def random_network() -> Any:
     return build_hovernet(NAME)[0].eval()
 
 
-def run_side(side: Side, side_px: int, *, is_real: bool) -> dict[str, Any]:
-    """One side in this process."""
-    block = draw_block()[1]
-    network = random_network() if is_real else None
-    work = run_engine if side == "engine" else run_ours
-    with tempfile.TemporaryDirectory() as folder:
-        return work(block, side_px, network, Path(folder))
-
-
 def compare(side_px: int, *, is_real: bool, threads: int) -> dict[Side, dict[str, Any]]:
-    """Both sides, each in a process of its own; with ``n_lost`` and ``n_found``."""
+    """Both sides, each in a process of its own; with ``n_known``, ``n_found`` and ``n_lost``."""
     truth = true_centroids(piece(draw_block()[1], 0, 0, (side_px, side_px)))
     figures: dict[Side, dict[str, Any]] = {}
-    for side in ("engine", "ours"):
-        options = ["--side", side, "--px", str(side_px), "--threads", str(threads)]
-        command = [sys.executable, __file__, *options, *(["--real"] if is_real else [])]
-        with tempfile.NamedTemporaryFile("r") as answer:
-            # Libraries read it when they are imported, as whole_job.py did before this.
-            shares = dict.fromkeys(_THREADS.split(), str(threads))
-            subprocess.run(
-                [*command, "--answer", answer.name],
-                check=True,
-                stdout=sys.stderr,
-                env={**os.environ, **shares},
-            )
-            figures[side] = json.load(answer)
-        found = np.array(figures[side].pop("centroids")).reshape(-1, 2)
-        counts = {"n_known": len(truth), "n_found": len(found), "n_lost": lost(truth, found)}
-        figures[side] |= counts
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for size_px in (WARM_UP_PX, side_px):
+            write_pyramid(slide_of(folder, size_px), draw_positions(size_px), MPP)
+        for side in ("engine", "ours"):
+            figures[side] = _in_its_own_process(side, side_px, folder, threads, is_real)
+            found = np.array(figures[side].pop("centroids")).reshape(-1, 2)
+            counts = {"n_known": len(truth), "n_found": len(found), "n_lost": lost(truth, found)}
+            figures[side] |= counts
+    return figures
+
+
+def _in_its_own_process(
+    side: Side, side_px: int, folder: Path, threads: int, is_real: bool
+) -> dict[str, Any]:
+    options = ["--side", side, "--px", str(side_px), "--threads", str(threads)]
+    command = [sys.executable, __file__, *options, *(["--real"] if is_real else [])]
+    # Libraries read these when they are imported, as whole_job.py did before this.
+    shares = dict.fromkeys(_THREADS.split(), str(threads))
+    subprocess.run(
+        [*command, "--folder", str(folder)],
+        check=True,
+        stdout=sys.stderr,
+        env={**os.environ, **shares},
+    )
+    figures: dict[str, Any] = json.loads((folder / f"{side}.json").read_text())
     return figures
 
 
@@ -328,15 +341,17 @@ def main() -> None:
     parser.add_argument("--px", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--real", action="store_true")
-    parser.add_argument("--answer", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     asked = parser.parse_args()
     import cv2
     import torch
 
     torch.set_num_threads(asked.threads)
     cv2.setNumThreads(asked.threads)
-    figures = run_side(asked.side, asked.px, is_real=asked.real)
-    asked.answer.write_text(json.dumps(figures), encoding="utf-8")
+    network = random_network() if asked.real else None
+    work = run_engine if asked.side == "engine" else run_ours
+    figures = work(draw_block()[1], asked.px, network, asked.folder)
+    (asked.folder / f"{asked.side}.json").write_text(json.dumps(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":
