@@ -72,13 +72,7 @@ class Prediction(Protocol):
         ...
 
     def wait(self) -> Maps:
-        """The maps, as soon as they are there. May be called from any thread.
-
-        Raises
-        ------
-        ModelError
-            If the device could not do it.
-        """
+        """The maps, as soon as they are there. May be called from any thread."""
         ...
 
 

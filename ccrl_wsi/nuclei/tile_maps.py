@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray
-from ccrl_wsi.errors import ModelError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.inference import inference
 from ccrl_wsi.nuclei.windows import Windows
@@ -83,18 +82,8 @@ class OnTheirWay:
         return float(began.elapsed_time(ended)) / 1000
 
     def wait(self) -> Maps:
-        """The maps, in pinned memory.
-
-        Raises
-        ------
-        ModelError
-            If the GPU failed meanwhile.
-        """
-        try:
-            self._arrived.synchronize()
-        except RuntimeError as error:
-            problem = f"{error}".splitlines()[0]
-            raise ModelError(f"The GPU failed at a tile: {problem}.") from error
+        """The maps, in pinned memory. A GPU that failed meanwhile is a ``RuntimeError`` here."""
+        self._arrived.synchronize()
         return {name: tensor.numpy() for name, tensor in self._maps.items()}
 
 
@@ -170,7 +159,7 @@ def _on_gpu(rgb: ByteArray, windows: Windows, question: Question) -> OnTheirWay:
 
     device = torch.device(question.device)
     with torch.cuda.device(device):
-        lanes = _lanes(question.device)
+        streams = _streams(question.device)
         compute = torch.cuda.current_stream()
         began, ended, arrived = (
             torch.cuda.Event(enable_timing=is_timed, blocking=True)  # type: ignore[no-untyped-call]
@@ -178,21 +167,21 @@ def _on_gpu(rgb: ByteArray, windows: Windows, question: Question) -> OnTheirWay:
         )
         staged = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
         staged.numpy()[...] = rgb
-        with torch.cuda.stream(lanes.up):
+        with torch.cuda.stream(streams.up):
             tile = staged.to(device, non_blocking=True)
         tile.record_stream(compute)
         # Kernels of two tiles in turns would make each tile's time that of both.
-        with lanes.asking:
-            compute.wait_stream(lanes.up)
+        with streams.asking:
+            compute.wait_stream(streams.up)
             began.record(compute)
             maps = _look_at_tile(tile, windows, question)
             ended.record(compute)
-        lanes.down.wait_event(ended)
-        with torch.cuda.stream(lanes.down):
+        streams.down.wait_event(ended)
+        with torch.cuda.stream(streams.down):
             sent = {name: _sent(tensor) for name, tensor in maps.items()}
-            arrived.record(lanes.down)
+            arrived.record(streams.down)
         for tensor in maps.values():
-            tensor.record_stream(lanes.down)
+            tensor.record_stream(streams.down)
     return OnTheirWay(sent, (began, ended), arrived)
 
 
@@ -203,7 +192,7 @@ def _sent(tensor: torch.Tensor) -> torch.Tensor:
     return host.copy_(tensor, non_blocking=True)
 
 
-class _Lanes:
+class _Streams:
     """The streams beside the network's own, of one GPU."""
 
     def __init__(self, device: str) -> None:
@@ -215,8 +204,8 @@ class _Lanes:
 
 
 @lru_cache(maxsize=16)
-def _lanes(device: str) -> _Lanes:
-    return _Lanes(device)
+def _streams(device: str) -> _Streams:
+    return _Streams(device)
 
 
 def _writable(rgb: ByteArray) -> ByteArray:
