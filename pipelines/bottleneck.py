@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipelines.jobs import Tally
+
 ADVICE = {
-    "read": "reader-bound: give more tiles ahead (compute.read_ahead), more workers, or a faster "
-    "disk",
-    "segment": "the network or segmenter binds: a GPU, or more workers, would help",
+    "read": "reader-bound: read more tiles ahead (compute.read_ahead), or give more workers or a "
+    "faster disk",
+    "network": "the segmentation network binds: a GPU, or more of them, would help",
+    "nuclei": "nuclei bind, not pixels: more workers, or beside a GPU more threads "
+    "(compute.extract_behind), would help",
     "embed": "the encoder binds: a GPU, or a larger embedding.batch_size, would help",
-    "outline": "nuclei bind, not pixels: more workers would help",
-    "measure": "nuclei bind, not pixels: more workers would help",
-    "crop": "crops bind: more workers would help",
-    "write": "the output folder is slow: give a faster disk with -o",
     "load": "opening slides and loading networks binds: larger partitions would help "
     "(tiles.partition_side)",
 }
-"""By stage; what a stage's time means differs from stage to stage."""
+"""By lane, and by stage for what lies outside the lanes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The slowest stage, its share of all time, and a sentence."""
+    """The lane or stage that binds, its share of all work, and a sentence."""
 
     stage: str
     share: float
     advice: str
 
 
-def find_bottleneck(seconds: Mapping[str, float]) -> Bottleneck | None:
-    """The stage of ``seconds`` (by name) that took longest; None where nothing took time.
+def find_bottleneck(tally: Tally) -> Bottleneck | None:
+    """What holds the tally's partitions up most; None where nothing took time.
 
-    Reading counts only what the next stage waited for it, as the stopwatch does.
+    Lanes work side by side, so that the longest of them binds; what lies outside them comes on top.
     """
-    total = sum(seconds.values())
+    busy = dict(tally.lane_seconds)
+    busy |= {stage: s for stage, s in tally.seconds.items() if stage in ("embed", "load")}
+    total = sum(busy.values())
     if total <= 0:
         return None
-    stage = max(sorted(seconds), key=lambda name: seconds[name])
-    advice = ADVICE.get(stage, f"{stage} takes longest")
-    return Bottleneck(stage, round(seconds[stage] / total, 3), advice)
+    stage = max(sorted(busy), key=lambda name: busy[name])
+    return Bottleneck(stage, round(busy[stage] / total, 3), ADVICE[stage])

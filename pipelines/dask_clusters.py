@@ -43,6 +43,15 @@ MEMORY_OF_A_WORKER = 2 * 2**30
 """What a partition needs in the worst case, in bytes."""
 
 
+def library_threads(partitions_at_once: int) -> dict[str, str]:
+    """What libraries are told so that all cores work and no more threads than cores.
+
+    ``partitions_at_once`` are those of this computer.
+    """
+    share = max(1, cpu_count() // partitions_at_once)
+    return dict.fromkeys(ONE_THREAD, str(share))
+
+
 class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
     """Ctrl-C reaches every process of a terminal; workers end when the driver does."""
 
@@ -151,14 +160,15 @@ def _start(machine: MachineSettings) -> SpecCluster:
 
 
 def _local(machine: LocalMachine) -> LocalCluster:
+    workers = machine.workers or fitting_workers()
     return LocalCluster(
-        n_workers=machine.workers or fitting_workers(),
+        n_workers=workers,
         threads_per_worker=machine.threads,
         memory_limit=machine.memory_limit,
         host="127.0.0.1",
         dashboard_address=machine.dashboard,
         scheduler_kwargs={"allowed_failures": DEATHS, **_dashboard(machine)},
-        env=ONE_THREAD,
+        env=library_threads(workers * machine.threads),
         silence_logs=40,
     )
 

@@ -68,7 +68,9 @@ class GpuMachine(_Machine):
 
     kind: Literal["gpu"] = "gpu"
     gpus: Count | None = Field(None, description="GPUs to use; absent: all that are visible.")
-    threads: Count = Field(1, description="Partitions a process works on at once.")
+    threads: Count = Field(
+        2, description="Partitions a process works on at once; 2: one begins while another ends."
+    )
     memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")
     dashboard: Dashboard = None
 

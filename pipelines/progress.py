@@ -145,7 +145,7 @@ class Progress:
     def snapshot(self, state: str) -> dict[str, Any]:
         """What ``progress.json`` says now; ``state`` is running, done or stopped."""
         counts, tally, seconds = self.counts, self.tally, time.monotonic() - self.began
-        slowest = find_bottleneck(tally.seconds)
+        slowest = find_bottleneck(tally)
         return {
             "state": state,
             "host": platform.node(),
@@ -204,7 +204,7 @@ class Progress:
     def _line(self) -> str:
         counts, tally = self.counts, self.tally
         seconds = max(time.monotonic() - self.began, 1e-9)
-        left, slowest = self.seconds_left(), find_bottleneck(tally.seconds)
+        left, slowest = self.seconds_left(), find_bottleneck(tally)
         parts = [
             f"{counts.ended}/{counts.slides} slides",
             f"{counts.partitions_there + counts.partitions_done} of about "

@@ -42,7 +42,8 @@ def write_summary(
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
         write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
         write_label_tables(folder)
-    total = asdict(sum((state.tally for state in states), Tally()))
+    tally = sum((state.tally for state in states), Tally())
+    total, shares = asdict(tally), tally.lane_shares()
     last = _last_report(folder)
     # What found no new cells, such as `cluster`, is not what these cells took.
     found_cells = last.get("cells_in_all") != total
@@ -55,20 +56,21 @@ def write_summary(
             "n_slides": len(states),
             "n_failed": len(failures),
             "cells_in_all": total,
-            "throughput": _throughput(total, run_seconds),
+            "throughput": _throughput(tally, run_seconds),
+            "lanes_busy": {lane: round(share, 3) for lane, share in shares.items()},
             "versions": versions(),
         },
     )
 
 
-def _throughput(total: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _throughput(tally: Tally, seconds: float) -> dict[str, Any]:
     """Of all cells, over the time of the run that found the last of them."""
-    slowest = find_bottleneck(total["seconds"])
-    whole = sum(total["seconds"].values()) or 1.0
+    slowest = find_bottleneck(tally)
+    whole = sum(tally.seconds.values()) or 1.0
     return {
-        "mm2_per_second": round(total["area_mm2"] / max(seconds, 1e-9), 4),
-        "cells_per_second": round(total["n_cells"] / max(seconds, 1e-9), 1),
-        "stage_shares": {n: round(s / whole, 3) for n, s in sorted(total["seconds"].items())},
+        "mm2_per_second": round(tally.area_mm2 / max(seconds, 1e-9), 4),
+        "cells_per_second": round(tally.n_cells / max(seconds, 1e-9), 1),
+        "stage_shares": {n: round(s / whole, 3) for n, s in sorted(tally.seconds.items())},
         "slowest_stage": slowest.stage if slowest else None,
         "advice": slowest.advice if slowest else None,
     }

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-
 from reading import decodes_per_tile
 from whole_job import shape
 
 from ccrl_wsi.geometry import Box
 
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
 NAMES = {file.stem for file in FOLDER.glob("*.py")} - {"measured"}
 
 

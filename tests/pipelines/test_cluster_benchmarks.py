@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import broken_cohort
 import chaos
+import pytest
 
 from ccrl_wsi.config import load_settings
 from pipelines.verify import verify_output

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ccrl_wsi.errors import ConfigError
+from pipelines import dask_clusters
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -151,3 +152,15 @@ def test_a_dashboard_needs_an_address(machine_file):
     assert load_machine(machine_file("kind: local\ndashboard: 127.0.0.1:8787")).dashboard
     with pytest.raises(ConfigError, match="dashboard"):
         load_machine(machine_file("kind: local\ndashboard: yes please"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "threads"), [(8, 8, 1), (8, 2, 4), (8, 3, 2), (2, 5, 1)]
+)
+def test_libraries_share_the_cores_that_workers_leave(monkeypatch, cores, at_once, threads):
+    monkeypatch.setattr(dask_clusters, "cpu_count", lambda: cores)
+
+    told = dask_clusters.library_threads(at_once)
+
+    assert told.keys() == dask_clusters.ONE_THREAD.keys()
+    assert set(told.values()) == {str(threads)}
