@@ -31,3 +31,7 @@ class EvaluationError(CcrlError):
 
 class LabelError(CcrlError):
     """Labels of people cannot be read, or fit no cell."""
+
+
+class StorageError(CcrlError):
+    """An object store cannot be reached, refuses access, or has no driver here."""

@@ -16,6 +16,8 @@ SHAPES = "shapes/nuclei"
 PARQUET = f"{SHAPES}/shapes.parquet"
 CROPS = "crops"
 SEAL = "ccrl-seal.json"
+BROKEN = f"{SEAL}.broken"
+"""The checksums before a change that is not finished."""
 
 REGION = "nuclei"
 CLUSTER = "cluster"

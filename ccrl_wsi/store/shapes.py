@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ import shapely
 from ccrl_wsi.arrays import AnyArray, IntArray
 from ccrl_wsi.polygons import from_polygons, to_polygons
 from ccrl_wsi.records import Outlines
+
+OutlineFile: TypeAlias = Path | BinaryIO
+"""Where outlines are read from."""
 
 
 class OutlineWriter:
@@ -79,20 +83,20 @@ class OutlineWriter:
         return {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def iterate_outlines(path: Path, n_rows: int) -> Iterator[Outlines]:
+def iterate_outlines(path: OutlineFile, n_rows: int) -> Iterator[Outlines]:
     """All outlines in order, at most ``n_rows`` at a time."""
     for polygons in iterate_polygons(path, n_rows):
         yield from_polygons(polygons)
 
 
-def iterate_polygons(path: Path, n_rows: int) -> Iterator[AnyArray]:
+def iterate_polygons(path: OutlineFile, n_rows: int) -> Iterator[AnyArray]:
     """All outlines in order as shapely polygons, at most ``n_rows`` at a time."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(n_rows, columns=["geometry"]):
             yield shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False))
 
 
-def read_outlines(path: Path, rows: IntArray) -> Outlines:
+def read_outlines(path: OutlineFile, rows: IntArray) -> Outlines:
     """Outlines of the ascending ``rows``. Reads only the row groups it needs."""
     found = [Outlines.concat([])]
     with pq.ParquetFile(path) as file:
