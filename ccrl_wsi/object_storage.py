@@ -6,6 +6,7 @@ from the environment or from fsspec's own configuration; nothing of them is kept
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -94,7 +95,9 @@ class ObjectFolder:
         FileNotFoundError
             If there is none.
         """
-        found: bytes = self._do(lambda files, path: files.cat_file(path, start, stop), name)
+        if start is not None and stop is not None and 0 <= stop <= start:
+            return b""  # No store can say that.
+        found: bytes = self._do(lambda files, path: files.cat_file(path, start=start, end=stop), name)
         return found
 
     def size(self, name: str) -> int:
@@ -110,9 +113,9 @@ class ObjectFolder:
 
         Not every store can do the latter: some write all the same.
         """
-        mode = "create" if only_new else "overwrite"
+        ask = _create if only_new else _overwrite
         try:
-            self._do(lambda files, path: files.pipe_file(path, content, mode=mode), name)
+            self._do(lambda files, path: ask(files, path, content), name)
         except FileExistsError:
             return False
         except FileNotFoundError:
@@ -277,6 +280,22 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(found)] = found
         self._place += len(found)
         return len(found)
+
+
+def _overwrite(files: Any, path: str, content: bytes) -> None:
+    files.pipe_file(path, content)
+
+
+def _create(files: Any, path: str, content: bytes) -> None:
+    try:
+        files.pipe_file(path, content, mode="create")
+    except (TypeError, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+            raise
+        # Neither the driver nor the store knows how: look first.
+        if files.isfile(path):
+            raise FileExistsError(path) from None
+        files.pipe_file(path, content)
 
 
 def _all(work: Callable[[str], None], names: Iterable[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -47,6 +46,16 @@ class AssembleJob:
         """The whole slide, for messages."""
         return "whole slide"
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What must be there before."""
+        return self.parts
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """What is there afterwards."""
+        return (self.store,)
+
 
 Job = PartitionJob | AssembleJob
 
@@ -73,10 +82,11 @@ class CohortRun:
         self, sources: Sequence[SlideSource], executor: Executor, progress: Progress
     ) -> list[Failure]:
         """Do all slides; those that cannot be done are returned, the rest is finished."""
-        for outcome in executor.map(do_job, self._jobs(sources, progress)):
+        work = self.folder.work_on(do_job)
+        for outcome in executor.map(work, self._jobs(sources, progress)):
             self._take(outcome, progress)
         last: list[Job] = list(self.ready)
-        for outcome in executor.map(do_job, last):
+        for outcome in executor.map(work, last):
             self._take(outcome, progress)
         with suppress(OSError):  # Parts of failed slides stay, for the next run.
             (self.folder.root / "work").rmdir()
@@ -113,7 +123,7 @@ class CohortRun:
 
     def _keep(self, state: SlideState, source: SlideSource, progress: Progress) -> None:
         """The slide's cells are there; what the user says of it may be new."""
-        shutil.rmtree(self.folder.work(state.slide_id), ignore_errors=True)
+        self.folder.clear_work(state.slide_id)
         said = {n: getattr(source, n) for n in ("patient", "group", "site", "scanner")}
         changed = replace(state, **said)
         if (state.patient, state.group) != (source.patient, source.group):
@@ -128,7 +138,7 @@ class CohortRun:
         jobs = [job_of(plan, p, self.settings, self.folder) for p in plan.partitions]
         missing = []
         for job in jobs:
-            tally = committed_tally(job)
+            tally = committed_tally(job, self.folder)
             if tally is None:
                 slide.missing.add(job.partition.number)
                 missing.append(job)
@@ -143,7 +153,7 @@ class CohortRun:
         if outcome.failed:
             stage = "assemble" if isinstance(job, AssembleJob) else "cells"
             if isinstance(job, AssembleJob):
-                remove_damaged(job.parts)
+                remove_damaged(self.folder, job.parts)
             self._fail(job.slide_id, _path(job), stage, job.where, outcome.error, progress)
         elif isinstance(job, AssembleJob):
             self._finish(job, progress)
@@ -186,7 +196,7 @@ class CohortRun:
                 warnings=job.plan.warnings,
             ),
         )
-        shutil.rmtree(self.folder.work(job.slide_id), ignore_errors=True)
+        self.folder.clear_work(job.slide_id)
         self.open.pop(job.slide_id, None)
         progress.slide_done(job.slide_id, job.tally)
 
@@ -199,13 +209,14 @@ class CohortRun:
         progress.slide_failed(slide_id, message)
 
 
-def remove_damaged(parts: Sequence[Path]) -> None:
+def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:
     """Remove parts that cannot be read, so that the next run makes them again."""
     for part in parts:
         try:
-            read_part(part)
+            with folder.fetched(part) as file:
+                read_part(file)
         except StoreError:
-            part.unlink(missing_ok=True)
+            folder.remove(part)
 
 
 def do_job(job: Job) -> Tally | int:

@@ -72,6 +72,8 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     tissue = find_tissue(thumbnail, info, settings.tissue)
     folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
+    folder.publish(folder.tissue(info.slide_id))
+    folder.forget(info.slide_id)
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
@@ -111,10 +113,10 @@ def job_of(
     )
 
 
-def committed_tally(job: PartitionJob) -> Tally | None:
+def committed_tally(job: PartitionJob, folder: OutputFolder) -> Tally | None:
     """What the partition came to, if an earlier run committed it with the same settings."""
     try:
-        manifest = part_manifest(job.target)
+        manifest = part_manifest(folder.readable_part(job.target))
     except StoreError:
         return None
     if manifest["fingerprint"] != job.fingerprint:

@@ -16,12 +16,12 @@ from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
-from pipelines.folder_lock import exclusive
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
+from pipelines.output_lock import held
 from pipelines.progress import Progress
 from pipelines.report import report_safely
 from pipelines.resolved_settings import resolved, with_device
@@ -48,7 +48,7 @@ class RunResult:
 
 
 def run_cohort(
-    sources: Sequence[SlideSource], out: Path, settings: Settings, machine: MachineSettings
+    sources: Sequence[SlideSource], out: Path | str, settings: Settings, machine: MachineSettings
 ) -> RunResult:
     """Do everything for all slides. What an earlier run finished is not done again.
 
@@ -64,7 +64,7 @@ def run_cohort(
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
     _warn_of_other_clusters(folder, settings)
-    with exclusive(folder.root), open_executor(suited(machine, settings)) as executor:
+    with held(folder), open_executor(suited(machine, settings)) as executor:
         log.info("%d slides on %s", len(sources), executor.description)
         run = CohortRun(folder, settings, models)
         began = time.monotonic()
@@ -75,7 +75,7 @@ def run_cohort(
     return RunResult(folder, tuple(failures), report)
 
 
-def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> RunResult:
+def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings) -> RunResult:
     """Fit or apply clusters on the cells a folder has; segmentation and embedding stay.
 
     Raises
@@ -90,15 +90,16 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
     before = earlier_failures(folder)
-    with exclusive(folder.root), open_executor(machine) as executor:
+    with held(folder), open_executor(machine) as executor:
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
         report = report_safely(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
 
-def settings_of_last_clusters(out: Path) -> dict[str, Any]:
+def settings_of_last_clusters(out: Path | str) -> dict[str, Any]:
     """The seed, cluster and overlay settings that ``out`` was finished with."""
-    path = open_output(out).table(LATE_FILE)
+    folder = open_output(out)
+    path = folder.table(LATE_FILE)
     if not path.is_file():
         return {}
     last = read_json(path)
@@ -114,7 +115,7 @@ def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
         log.warning(
             "The clusters and overlays in %s had other settings and are made again (%s). Run "
             "`ccrl-wsi cluster` with the old ones to have those back.",
-            folder.root,
+            folder.name,
             "; ".join(changed),
         )
 
@@ -171,6 +172,6 @@ def finish_cohort(
         if not folder.table(LATE_FILE).exists():  # The run's own, which nothing was before.
             write_json(folder.table(LATE_FILE), late_settings(settings))
         log.error("%s", error)
-        new = [Failure("(cohort)", str(folder.root), "cluster", "", str(error))]
+        new = [Failure("(cohort)", folder.name, "cluster", "", str(error))]
     write_summary(folder, codebook, [*failures, *new], time.monotonic() - began)
     return new
