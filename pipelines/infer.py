@@ -138,7 +138,7 @@ class CohortRun:
         jobs = [job_of(plan, p, self.settings, self.folder) for p in plan.partitions]
         missing = []
         for job in jobs:
-            tally = committed_tally(job, self.folder)
+            tally = committed_tally(job, self.folder.readable_part(job.target))
             if tally is None:
                 slide.missing.add(job.partition.number)
                 missing.append(job)

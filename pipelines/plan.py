@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
 
 from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
@@ -113,10 +115,13 @@ def job_of(
     )
 
 
-def committed_tally(job: PartitionJob, folder: OutputFolder) -> Tally | None:
-    """What the partition came to, if an earlier run committed it with the same settings."""
+def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> Tally | None:
+    """What the partition came to, if an earlier run committed it with the same settings.
+
+    ``part`` is its result where that is not a file at ``job.target``.
+    """
     try:
-        manifest = part_manifest(folder.readable_part(job.target))
+        manifest = part_manifest(job.target if part is None else part)
     except StoreError:
         return None
     if manifest["fingerprint"] != job.fingerprint:
