@@ -97,7 +97,9 @@ class ObjectFolder:
         """
         if start is not None and stop is not None and 0 <= stop <= start:
             return b""  # No store can say that.
-        found: bytes = self._do(lambda files, path: files.cat_file(path, start=start, end=stop), name)
+        found: bytes = self._do(
+            lambda files, path: files.cat_file(path, start=start, end=stop), name
+        )
         return found
 
     def size(self, name: str) -> int:

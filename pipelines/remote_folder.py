@@ -137,8 +137,8 @@ class RemoteFolder:
         self.forget([self.name_of(store)])
 
     def name_of(self, path: Path) -> str:
-        """The name of what lies at ``path`` of the desk."""
-        return path.relative_to(self.desk).as_posix()
+        """The name of what lies at ``path`` of the desk; nothing for the desk itself."""
+        return "" if path == self.desk else path.relative_to(self.desk).as_posix()
 
     def told(self, text: str) -> str:
         """A sentence about the desk as one about the object store."""

@@ -37,18 +37,11 @@ from tests.object_stores import (
     contents,
     empty_memory,
     files_on_disk,
-    s3_server,
 )
 from tests.pipelines.conftest import SMOKE
 
 WITH_TIMES = {"run_report.json", "state/drawn.json", "state/small.json"}
 SERIAL = SerialMachine()
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -98,22 +91,6 @@ def wait_for(folder: ObjectFolder, prefix: str, n: int, process: subprocess.Pope
         time.sleep(0.02)
 
 
-def test_a_run_on_s3_writes_what_a_run_on_disk_writes(s3, slide_file, smoke, on_disk, caplog):
-    url, before = f"s3://{BUCKET}/serial", desks()
-    result = run_cohort(list_slides([str(slide_file)]), url, smoke, SERIAL)
-    assert result.exit_code == 0
-    assert_same_objects(url, on_disk)
-    assert verify_output(url) == ([], f"1 slides, {n_cells(on_disk)} cells: no problems.")
-    assert SECRET not in caplog.text
-    assert not any(SECRET.encode() in content for content in contents(url).values())
-    del result
-    assert desks() == before
-
-
-def n_cells(out: Path) -> int:
-    return open_store(out / "slides" / "drawn.zarr").n_cells
-
-
 def forbid(folders: list[str]) -> None:
     """From now on, opening, listing or making anything in these folders is an error here."""
 
@@ -152,25 +129,32 @@ def test_workers_need_nothing_of_the_drivers_disk(
     assert list((tmp_path / "worker").iterdir()) == []
 
 
-def test_a_second_run_is_refused_and_a_killed_one_continues(s3, slide_file, smoke, on_disk):
-    url = f"s3://{BUCKET}/killed"
+def test_a_second_run_is_refused_and_a_killed_one_continues(s3, slide_file, smoke, on_disk, caplog):
+    url, before = f"s3://{BUCKET}/killed", desks()
     process = start(slide_file, url)
     wait_for(ObjectFolder.at(url), "work/drawn/parts", 3, process)
     with pytest.raises(ConfigError, match=rf"process {process.pid} .* is working in {url}"):
         run_cohort(list_slides([str(slide_file)]), url, smoke, SERIAL)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert run_cohort(list_slides([str(slide_file)]), url, smoke, SERIAL).exit_code == 0
+    left_by_it = desks() - before
+    result = run_cohort(list_slides([str(slide_file)]), url, smoke, SERIAL)
+    assert result.exit_code == 0
     assert_same_objects(url, on_disk)
+    n_cells = open_store(on_disk / "slides" / "drawn.zarr").n_cells
+    assert verify_output(url) == ([], f"1 slides, {n_cells} cells: no problems.")
+    assert SECRET not in caplog.text
+    assert not any(SECRET.encode() in content for content in contents(url).values())
+    del result
+    assert desks() - left_by_it <= before
 
 
-@pytest.mark.parametrize("n_files", [20, 110])
 def test_a_run_killed_while_a_store_is_written_is_finished_by_the_next(
-    s3, slide_file, smoke, on_disk, n_files
+    s3, slide_file, smoke, on_disk
 ):
-    url = f"s3://{BUCKET}/store-{n_files}"
+    url = f"s3://{BUCKET}/store"
     process = start(slide_file, url)
-    wait_for(ObjectFolder.at(url), "slides/drawn.zarr", n_files, process)
+    wait_for(ObjectFolder.at(url), "slides/drawn.zarr", 60, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert run_cohort(list_slides([str(slide_file)]), url, smoke, SERIAL).exit_code == 0
@@ -191,7 +175,7 @@ def die_after(patch: pytest.MonkeyPatch, n_steps: int) -> list[int]:
         def step(self, *arguments, **options):
             if count[0] >= n_steps:
                 raise Killed
-            if name in ("write",):
+            if name == "write":
                 count[0] += 1
                 return whole(self, *arguments, **options)
             *first, names = arguments
@@ -222,7 +206,7 @@ def test_a_run_stopped_at_any_step_is_never_taken_for_finished_and_continues(
         n_steps = die_after(patch, 10**9)
         run_small(small, smoke)
     assert n_steps[0] > 100
-    for stop in np.linspace(1, n_steps[0] - 1, 12).astype(int).tolist():
+    for stop in np.linspace(1, n_steps[0] - 1, 7).astype(int).tolist():
         empty_memory()
         with monkeypatch.context() as patch:
             die_after(patch, stop)
@@ -247,7 +231,7 @@ def test_clustering_stopped_at_any_step_can_be_taken_back(small, smoke, tmp_path
         cluster_again(url, other, SERIAL)
     assert verify_output(url)[0] == []
     cluster_again(url, smoke, SERIAL)
-    for stop in np.linspace(2, n_steps[0] - 1, 8).astype(int).tolist():
+    for stop in np.linspace(2, n_steps[0] - 1, 5).astype(int).tolist():
         with monkeypatch.context() as patch:
             die_after(patch, stop)
             with pytest.raises(Killed):
@@ -311,8 +295,9 @@ def test_other_settings_and_foreign_results_are_refused(small, smoke):
         open_output("memory://bucket/none")
 
 
-def test_labels_report_exports_and_clusters_are_those_of_a_folder_on_disk(s3, small, tmp_path):
-    url, disk = f"s3://{BUCKET}/later", tmp_path / "disk"
+def test_labels_report_exports_and_clusters_are_those_of_a_folder_on_disk(small, tmp_path):
+    empty_memory()
+    url, disk = "memory://bucket/later", tmp_path / "disk"
     settings = load_settings(overrides=[*SMOKE, "crops.keep=true", "clusters.centre_slides=true"])
     said = {}
     for out in (url, disk):
