@@ -64,11 +64,12 @@ def on_disk(small, smoke, tmp_path_factory):
     return out
 
 
-def assert_same_objects(url: str, folder: Path) -> None:
+def assert_same_objects(url: str, folder: Path) -> dict[str, bytes]:
     """Every file of the folder is an object, byte for byte, and there is nothing else."""
     there, here = contents(url), files_on_disk(folder)
     assert there.keys() == here.keys()
     assert {name for name in here if there[name] != here[name]} <= WITH_TIMES
+    return there
 
 
 def desks() -> set[Path]:
@@ -88,7 +89,7 @@ def wait_for(folder: ObjectFolder, prefix: str, n: int, process: subprocess.Pope
     while len(folder.walk(prefix)) < n:
         assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def forbid(folders: list[str]) -> None:
@@ -114,11 +115,11 @@ def test_workers_need_nothing_of_the_drivers_disk(s3, small, smoke, on_disk, tmp
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "driver"))
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.wait_for_workers(2)
+        client.wait_for_workers(1)
         client.run(set_folder, str(tmp_path / "worker"))
         client.run(forbid, [str(tmp_path / "driver")])
         machine = AddressMachine(address=cluster.scheduler_address)
@@ -146,11 +147,11 @@ def test_a_run_on_s3_that_is_killed_twice_ends_with_the_files_of_one_on_disk(
     before = desks()
     result = run_cohort(small, url, smoke, SERIAL)
     assert result.exit_code == 0
-    assert_same_objects(url, on_disk)
+    there = assert_same_objects(url, on_disk)
     n_cells = open_store(on_disk / "slides" / "small.zarr").n_cells
     assert verify_output(url) == ([], f"1 slides, {n_cells} cells: no problems.")
     assert SECRET not in caplog.text
-    assert not any(SECRET.encode() in content for content in contents(url).values())
+    assert not any(SECRET.encode() in content for content in there.values())
     del result
     assert desks() <= before
 
