@@ -17,7 +17,7 @@ from ccrl_wsi.outputs.qupath_labels import (
     join_labels,
     read_labelled_objects,
 )
-from ccrl_wsi.store import SlideStore, open_store, telling_damage, write_labels
+from ccrl_wsi.store import SlideStore, drop_labels, open_store, telling_damage, write_labels
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.output_lock import held
@@ -153,6 +153,9 @@ def _write(folder: OutputFolder, one: _Import) -> None:
     path = folder.store(one.state.slide_id)
     # Stopped from here on, the store is unfinished: `run` or `cluster` must look at it again.
     save_state(folder, one.state.finished_as("", ()))
+    if folder.remote is not None:
+        with folder.changing(path) as store, telling_damage(store):
+            drop_labels(store)
     with folder.changing(path) as store, telling_damage(store):
         write_labels(store, one.joined.code, one.joined.names, one.files)
     save_state(folder, one.state)

@@ -21,7 +21,7 @@ from pipelines.output_folder import OutputFolder
 from pipelines.partitions import run_partition
 from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide
 from pipelines.progress import Progress
-from pipelines.state import SlideState, load_state, save_state
+from pipelines.state import SlideState, known_slides, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class CohortRun:
     ) -> list[Failure]:
         """Do all slides; those that cannot be done are returned, the rest is finished."""
         work = self.folder.work_on(do_job)
+        self.folder.look_up(known_slides(self.folder))
         for outcome in executor.map(work, self._jobs(sources, progress)):
             self._take(outcome, progress)
         last: list[Job] = list(self.ready)

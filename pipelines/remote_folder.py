@@ -45,6 +45,7 @@ class RemoteFolder:
         self._local: dict[str, tuple[int, int]] = {}
         self._looked_up: set[str] = set()
         self._parts: dict[str, frozenset[str]] = {}
+        self._folders: dict[str, set[str]] = {}
 
     def refresh(self) -> None:
         """Copy what is small and changed since it was copied last; forget what was listed."""
@@ -58,6 +59,7 @@ class RemoteFolder:
         self._copied = found
         self._local = {name: _stamp(self.desk / name) for name in top if _is_copied(name)}
         self._parts.clear()
+        self._folders.clear()
         self.forget(sorted(self._looked_up))
 
     def publish(self, path: Path) -> None:
@@ -68,6 +70,8 @@ class RemoteFolder:
         if path.is_file():
             self.objects.put_files(self.desk, [name])
             self._local[name] = _stamp(path)
+            above, _, folder = name.rpartition("/")[0].rpartition("/")
+            self._folders.get(above, set()).add(folder)
         else:
             self.objects.delete([name])
             self._local.pop(name, None)
@@ -102,7 +106,12 @@ class RemoteFolder:
     def clear(self, folder: Path) -> None:
         """Delete everything below ``folder``, here and there."""
         shutil.rmtree(folder, ignore_errors=True)
-        self.objects.delete(self.objects.walk(self.name_of(folder)))
+        siblings = self.name_of(folder.parent)
+        if siblings not in self._folders:
+            self._folders[siblings] = set(self.names_in(folder.parent))
+        if folder.name in self._folders[siblings]:
+            self.objects.delete(self.objects.walk(self.name_of(folder)))
+            self._folders[siblings].discard(folder.name)
 
     def names_in(self, folder: Path) -> frozenset[str]:
         """Names of what lies directly in ``folder``."""

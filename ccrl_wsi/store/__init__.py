@@ -12,7 +12,7 @@ from ccrl_wsi.store.clusters import codebook_of, write_clusters
 from ccrl_wsi.store.damage import telling_damage
 from ccrl_wsi.store.heading import fetch_heading
 from ccrl_wsi.store.ids import cell_uuids
-from ccrl_wsi.store.labels import write_labels
+from ccrl_wsi.store.labels import drop_labels, write_labels
 from ccrl_wsi.store.layout import Chunking, StoreDescription
 from ccrl_wsi.store.published import fetch_store, publish_changed_store, publish_new_store
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
@@ -31,6 +31,7 @@ __all__ = [
     "check_store",
     "codebook_of",
     "create_table",
+    "drop_labels",
     "fetch_heading",
     "fetch_store",
     "is_sealed",

@@ -24,11 +24,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.object_storage import ObjectFolder
-from ccrl_wsi.store.layout import BROKEN, SEAL
+from ccrl_wsi.store.layout import BROKEN, METADATA, SEAL
 
 ELSEWHERE = "elsewhere.json"
 """Names the folder in the object store; no store has a file of this name."""
-_ATTRIBUTES = "zarr.json"
 
 
 def fetch_heading(objects: ObjectFolder, name: str, path: Path) -> None:
@@ -41,7 +40,7 @@ def fetch_heading(objects: ObjectFolder, name: str, path: Path) -> None:
     for seal in (SEAL, BROKEN):
         try:
             (path / seal).write_bytes(objects.read(f"{name}/{seal}"))
-            (path / _ATTRIBUTES).write_bytes(objects.read(f"{name}/{_ATTRIBUTES}"))
+            (path / METADATA).write_bytes(objects.read(f"{name}/{METADATA}"))
         except FileNotFoundError:
             (path / seal).unlink(missing_ok=True)
             continue
@@ -106,7 +105,7 @@ class _Elsewhere(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        if key == _ATTRIBUTES:
+        if key == METADATA:
             return prototype.buffer.from_bytes((self._path / key).read_bytes())
         if key not in self._known:
             return None
@@ -124,7 +123,7 @@ class _Elsewhere(Store):
         )
 
     async def exists(self, key: str) -> bool:
-        return key == _ATTRIBUTES or key in self._known
+        return key == METADATA or key in self._known
 
     @property
     def supports_writes(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.object_storage import ObjectFolder
-from ccrl_wsi.store.layout import BROKEN, SEAL
+from ccrl_wsi.store.layout import BROKEN, METADATA, SEAL
 from ccrl_wsi.store.seal import read_seal
 
 
@@ -39,11 +39,12 @@ def fetch_store(objects: ObjectFolder, name: str, path: Path) -> None:
 def publish_new_store(objects: ObjectFolder, name: str, path: Path) -> None:
     """Write the sealed store ``path`` as ``name``, in place of whatever is there."""
     there, seal = objects.inside(name), (path / SEAL).read_bytes()
-    if _content(there, SEAL) == seal:
+    files = set(read_seal(path))
+    if _content(there, SEAL) == seal and set(there.walk()) == files | {SEAL}:
         return  # Another worker was given the same slide, and was faster.
     there.delete([SEAL])
     there.delete([BROKEN])
-    _write(there, path, set(read_seal(path)), seal)
+    _write(there, path, files, seal)
 
 
 def publish_changed_store(objects: ObjectFolder, name: str, path: Path) -> None:
@@ -63,7 +64,11 @@ def publish_changed_store(objects: ObjectFolder, name: str, path: Path) -> None:
 
 def _write(there: ObjectFolder, path: Path, files: set[str], seal: bytes) -> None:
     own = set(read_seal(path)) | {SEAL, BROKEN}
-    there.put_files(path, sorted(files))
+    # Metadata after data, a folder's after those in it: what can be seen is there.
+    metadata = {file for file in files if file.rpartition("/")[2] == METADATA}
+    there.put_files(path, sorted(files - metadata))
+    for depth in sorted({file.count("/") for file in metadata}, reverse=True):
+        there.put_files(path, [file for file in metadata if file.count("/") == depth])
     there.delete(file for file in there.walk() if file not in own)
     there.write(SEAL, seal)
 

@@ -295,19 +295,19 @@ def test_labels_report_exports_and_clusters_are_those_of_a_folder_on_disk(small,
         assert run_cohort(small, out, settings, SERIAL).exit_code == 0
         labelled = label_some(out, tmp_path)
         said[out] = import_labels(out, [labelled], None)
-        again = load_settings(overrides=["clusters.k=4"], base=settings_of_last_clusters(out))
+        asked = ["clusters.k=4", "report.make=false"]
+        again = load_settings(overrides=asked, base=settings_of_last_clusters(out))
         assert cluster_again(out, again, SERIAL).exit_code == 0
         for to, name in (("qupath", "q"), ("anndata", "a.zarr"), ("geoparquet", "g.parquet")):
             target = tmp_path / ("there" if out == url else "here") / name
             export_cohort(out, to, target, ExportOptions(again))
-        report_again(out, again, None)
+    report_again(url, again, None)
     assert said[url] == said[disk]
     assert "have a label now" in said[url]
     assert files_on_disk(tmp_path / "there") == files_on_disk(tmp_path / "here")
     there = contents(url)
     assert b"</html>" in there.pop("report.html")
     here = files_on_disk(disk)
-    here.pop("report.html")
     assert there.keys() == here.keys()
     assert {name for name in here if there[name] != here[name]} <= WITH_TIMES
     assert verify_output(url)[0] == []
@@ -336,3 +336,41 @@ def test_overlays_in_fewer_files_leave_none_of_the_others(small, smoke):
     cluster_again(url, smoke, SERIAL)
     assert ObjectFolder.at(url).walk("overlays") == ["overlays/small.geojson.gz"]
     assert verify_output(url)[0] == []
+
+
+def test_labels_replaced_and_stopped_at_any_step_are_never_mixed(
+    small, smoke, tmp_path, monkeypatch
+):
+    empty_memory()
+    url = "memory://bucket/out"
+    run_small(small, smoke)
+    first, second = label_some(url, tmp_path), tmp_path / "second.geojson"
+    swapped = first.read_text().replace("Tumor", "X").replace("Stroma", "Tumor")
+    second.write_text(swapped.replace('"X"', '"Stroma"'))
+    seen = set()
+    for stop in range(3, 40, 9):
+        import_labels(url, [first], "small")
+        with monkeypatch.context() as patch:
+            die_after(patch, stop)
+            with pytest.raises(Killed):
+                import_labels(url, [second], "small")
+        ObjectFolder.at(url).delete([object_lock.LOCK])
+        assert cluster_again(url, smoke, SERIAL).exit_code == 0
+        assert verify_output(url)[0] == []
+        seen.add(labels_of(url))
+    import_labels(url, [first], "small")
+    old = labels_of(url)
+    import_labels(url, [second], "small")
+    assert seen <= {None, old, labels_of(url)}
+    assert {None, old} <= seen
+
+
+def labels_of(url: str) -> tuple[str, ...] | None:
+    """Name of the label of each labelled cell, in their order; None where there is no label."""
+    folder = open_output(url)
+    folder.look_up(["small"])
+    store = open_store(folder.store("small"))
+    if not store.has_labels:
+        return None
+    names = store.categories("label")
+    return tuple(names[code] for code in store.obs("label").tolist() if code >= 0)
