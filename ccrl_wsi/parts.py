@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -71,8 +71,8 @@ def write_part(path: Path, cells: Cells, manifest: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def part_manifest(path: Path) -> dict[str, Any]:
-    """The header of a finished part, without its arrays.
+def part_manifest(path: Path | BinaryIO) -> dict[str, Any]:
+    """The header of a finished part, a file or what is open as one, without its arrays.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
         raise _damaged(path, error) from error
 
 
-def _checked_header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+def _checked_header(path: Path | BinaryIO, archive: zipfile.ZipFile) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(archive.read(_HEADER))
     if header["schema"] != PART_SCHEMA:
         raise StoreError(
@@ -142,7 +142,7 @@ def _checked_header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     return header
 
 
-def _damaged(path: Path, error: Exception) -> StoreError:
+def _damaged(path: Path | BinaryIO, error: Exception) -> StoreError:
     if isinstance(error, FileNotFoundError):
         return StoreError(f"There is no part {path}. Run again to compute it.")
     return StoreError(

@@ -17,10 +17,20 @@ import typer
 
 import ccrl_wsi
 from pipelines.cli_learning import add_learning_commands
-from pipelines.cli_options import ConfigFiles, Finished, On, Out, Overrides, Slides
+from pipelines.cli_options import (
+    ConfigFiles,
+    Finished,
+    On,
+    Out,
+    Overrides,
+    RunOut,
+    Slides,
+    on_disk,
+)
 
 if TYPE_CHECKING:
     from ccrl_wsi.config import Settings
+    from pipelines.run import RunResult
 
 app = typer.Typer(
     name="ccrl-wsi",
@@ -62,7 +72,7 @@ def _common(
 @app.command()
 def run(
     slides: Slides,
-    out: Out,
+    out: RunOut,
     config: ConfigFiles = [],  # noqa: B006 (typer reads the default, nobody changes it)
     set_: Overrides = [],  # noqa: B006
     on: On = "local",
@@ -75,7 +85,7 @@ def run(
 
     settings = _settings(config, set_)
     result = run_cohort(list_slides(slides)[:limit], out, settings, load_machine(on))
-    _say_results(result.folder.root, len(result.failures), result.report)
+    _say_results(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -100,7 +110,7 @@ def cluster(
     settings = _settings(config, overrides, base)
     refuse_cell_settings(settings)
     result = cluster_again(out, settings, load_machine(on))
-    _say_results(result.folder.root, len(result.failures), result.report)
+    _say_results(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -132,6 +142,7 @@ def export(  # noqa: PLR0913 (the options of the command line)
         typer.Option(
             "--target",
             "-t",
+            callback=on_disk,
             help="anndata: a file, .h5ad or .zarr; geoparquet: a file .parquet, or a folder; "
             "else a folder. Without: a place in OUT/exports.",
         ),
@@ -194,7 +205,10 @@ def info(
 
 @app.command()
 def doctor(
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Check this folder too.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", callback=on_disk, help="Check this folder too."),
+    ] = None,
 ) -> None:
     """What this machine has: OpenSlide, GPU, weights, disk, Dask."""
     from pipelines.doctor import diagnose, render
@@ -298,12 +312,14 @@ def _settings(
     return load_settings([find_config(file) for file in files], overrides, base)
 
 
-def _say_results(root: Path, n_failures: int, report: Path | None) -> None:
-    typer.echo(f"Results in {root}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
-    if report:
-        typer.echo(f"Report: {report}")
-    if n_failures:
-        typer.echo(f"{n_failures} failed; see {root / 'failures.csv'}", err=True)
+def _say_results(result: RunResult) -> None:
+    folder = result.folder
+    typer.echo(f"Results in {folder.name}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
+    if result.report:
+        typer.echo(f"Report: {folder.place_of(result.report)}")
+    if result.failures:
+        failures = folder.place_of(folder.table("failures.csv"))
+        typer.echo(f"{len(result.failures)} failed; see {failures}", err=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,33 @@ Slides = Annotated[
         show_default=False,
     ),
 ]
+
+
+def on_disk(path: Path | None) -> Path | None:
+    """Refuse a URL where only a folder will do. A path has lost one of its slashes."""
+    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path.as_posix()):
+        raise typer.BadParameter(f"{path}: a folder on disk is needed here, not an address.")
+    return path
+
+
 Out = Annotated[
-    Path, typer.Option("-o", "--out", help="Folder for all results; an earlier run is continued.")
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        callback=on_disk,
+        help="Folder for all results; an earlier run is continued.",
+    ),
 ]
-Finished = Annotated[Path, typer.Argument(help="The folder given to `run` with -o.")]
+RunOut = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--out",
+        help="Folder for all results, or s3://bucket/folder; an earlier run is continued.",
+    ),
+]
+Finished = Annotated[str, typer.Argument(help="What was given to `run` with -o.")]
 ConfigFiles = Annotated[
     list[str],
     typer.Option(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ccrl_wsi.clusters.codebook import Codebook, load_codebook, save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, StoreError
+from ccrl_wsi.outputs.geojson import is_overlay_of
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.embedding_rows import MeanJob, mean_of_slide
 from pipelines.executors import Executor, each
@@ -44,6 +46,7 @@ def cluster_cohort(
     states = load_states(folder)
     codebook, failures = _codebook(folder, states, settings, executor)
     damaged = {failure.slide_id for failure in failures}
+    overlays = folder.names_in(folder.overlays)
     overlay = settings.model_dump(mode="json")["overlay"]
     finish = _digest([codebook.fingerprint if codebook else "no cells", overlay])
     jobs = [
@@ -57,7 +60,7 @@ def cluster_cohort(
         )
         for state in states
         if state.slide_id not in damaged
-        and (state.finish != finish or not _has_overlays(folder, state))
+        and (state.finish != finish or not overlays.issuperset(state.overlays))
     ]
     by_id = {state.slide_id: state for state in states}
     for name in damaged:
@@ -66,12 +69,13 @@ def cluster_cohort(
     for job in jobs:
         # Stopped from here on, a store may hold anything: what was finished no longer is.
         save_state(folder, by_id[job.slide_id].finished_as("", ()))
-    for outcome in each(executor, finish_slide, jobs):
+    for outcome in each(executor, folder.work_on(finish_slide), jobs):
         state = by_id[outcome.item.slide_id]
         if outcome.result is None:
             log.error("%s failed. %s", state.slide_id, outcome.error)
             failures.append(Failure(state.slide_id, state.path, "finish", "", outcome.error))
             continue
+        _drop_overlays(folder, overlays, state.slide_id, outcome.result)
         save_state(folder, state.finished_as(finish, outcome.result))
     return codebook, failures
 
@@ -85,6 +89,7 @@ def _codebook(
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
         save_codebook(folder.codebook, given)
+        folder.publish(folder.codebook)
         return given, []
     there = _load_if_sound(folder) if folder.codebook.exists() else None
     if there is not None and there.record.get("fit") == _fit_digest(states, settings):
@@ -96,6 +101,7 @@ def _codebook(
     sound = [state for state in states if state.slide_id not in damaged]
     codebook = _fit(samples, settings, models, _fit_digest(sound, settings))
     save_codebook(folder.codebook, codebook)
+    folder.publish(folder.codebook)
     return codebook, failures
 
 
@@ -105,8 +111,13 @@ def _fit_digest(states: Sequence[SlideState], settings: Settings) -> str:
     return _digest([settings.clusters.model_dump(mode="json"), settings.seed, cohort])
 
 
-def _has_overlays(folder: OutputFolder, state: SlideState) -> bool:
-    return all((folder.overlays / name).is_file() for name in state.overlays)
+def _drop_overlays(
+    folder: OutputFolder, there: frozenset[str], slide_id: str, written: Sequence[Path]
+) -> None:
+    """Remove overlays of the slide that were there before and are not among those ``written``."""
+    own = {name for name in there if is_overlay_of(name, slide_id)}
+    for name in sorted(own - {path.name for path in written}):
+        folder.remove(folder.overlays / name)
 
 
 def _load_if_sound(folder: OutputFolder) -> Codebook | None:
@@ -143,8 +154,9 @@ def _sample(
                     vectors = (vectors - means[state.slide_id]).astype(np.float32)
                 samples[state.slide_id] = vectors
         except StoreError as error:
-            log.error("%s failed. %s", state.slide_id, error)
-            failures.append(Failure(state.slide_id, state.path, "finish", "", str(error)))
+            said = folder.told(str(error))
+            log.error("%s failed. %s", state.slide_id, said)
+            failures.append(Failure(state.slide_id, state.path, "finish", "", said))
     return samples, failures
 
 
@@ -153,7 +165,7 @@ def _means(
 ) -> dict[str, FloatArray]:
     """Mean embedding of each slide that can be read; others fail when they are sampled."""
     jobs = [MeanJob(state.slide_id, folder.store(state.slide_id)) for state in states]
-    outcomes = each(executor, mean_of_slide, jobs)
+    outcomes = each(executor, folder.work_on(mean_of_slide), jobs)
     return {o.item.slide_id: o.result for o in outcomes if o.result is not None}
 
 

@@ -78,6 +78,16 @@ class AssembleJob:
         """Its file."""
         return self.plan.info.path
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What must be there before."""
+        return self.parts
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """What is there afterwards."""
+        return (self.store,)
+
 
 Job = OpenJob | PartitionJob | AssembleJob
 
@@ -111,7 +121,8 @@ def open_job(job: OpenJob) -> OpenedJob:
     job.folder.part(job.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)
     done, tally = set(), Tally()
     for partition in plan.partitions:
-        found = committed_tally(job_of(plan, partition, job.settings, job.folder))
+        wanted = job_of(plan, partition, job.settings, job.folder)
+        found = committed_tally(wanted, job.folder.readable_part(wanted.target))
         if found is not None:
             done.add(partition.number)
             tally += found

@@ -21,6 +21,16 @@ class MeanJob:
     slide_id: str
     store: Path
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What must be there before."""
+        return (self.store,)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """Nothing."""
+        return ()
+
 
 def mean_of_slide(job: MeanJob) -> FloatArray:
     """Mean embedding (d,) float64 of all cells of the slide.

@@ -81,7 +81,9 @@ def overlay_selection(region: str, clusters: str) -> Selection | None:
     return Selection((left, top, right, bottom), names)
 
 
-def export_cohort(out: Path, to: str, target: Path | None, options: ExportOptions) -> list[Path]:
+def export_cohort(
+    out: Path | str, to: str, target: Path | None, options: ExportOptions
+) -> list[Path]:
     """Write all finished slides of ``out`` as ``to``; returns the files.
 
     ``anndata`` makes one file of the cohort (``target`` ends in .h5ad or .zarr), ``geoparquet`` too
@@ -107,10 +109,16 @@ def export_cohort(out: Path, to: str, target: Path | None, options: ExportOption
             f"--to {to} writes all cells with their outlines: --points, --region, --clusters and "
             "--at-most are for --to qupath. Choose cells in the program that opens the file."
         )
-    target = OutputFolder(out).exports / _PLACES[to] if target is None else target
+    if target is None:
+        if folder.remote is not None:
+            raise ConfigError(
+                "Exports are written to this computer's disk: give a file or folder with -t."
+            )
+        target = OutputFolder(Path(out)).exports / _PLACES[to]
     _refuse_results(target)
-    check_same_space([open_store(folder.store(state.slide_id)) for state in finished])
-    return EXPORTS[to](folder, finished, target, options)
+    with folder.telling():
+        check_same_space([open_store(folder.store(state.slide_id)) for state in finished])
+        return EXPORTS[to](folder, finished, target, options)
 
 
 def _refuse_results(target: Path) -> None:

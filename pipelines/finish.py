@@ -45,6 +45,16 @@ class FinishJob:
     settings: Settings
     notes: dict[str, Any]
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What must be there before."""
+        return (self.store, self.codebook) if self.codebook else (self.store,)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """What is there afterwards."""
+        return (self.overlays, self.store)
+
 
 def finish_slide(job: FinishJob) -> tuple[Path, ...]:
     """Write clusters and overlay; returns the overlay's files.

@@ -17,10 +17,10 @@ from ccrl_wsi.outputs.qupath_labels import (
     join_labels,
     read_labelled_objects,
 )
-from ccrl_wsi.store import SlideStore, open_store, telling_damage, write_labels
-from pipelines.folder_lock import exclusive
+from ccrl_wsi.store import SlideStore, drop_labels, open_store, telling_damage, write_labels
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, open_output
+from pipelines.output_lock import held
 from pipelines.state import SlideState, load_states, save_state
 
 log = logging.getLogger("ccrl_wsi")
@@ -37,7 +37,7 @@ class _Import:
     files: tuple[str, ...]
 
 
-def import_labels(out: Path, files: Sequence[Path], slide_id: str | None) -> str:
+def import_labels(out: Path | str, files: Sequence[Path], slide_id: str | None) -> str:
     """Join the labels of GeoJSON ``files`` to the cells of their slides; returns what to say.
 
     A file belongs to the slide ``slide_id``, else to the one it is named after, else to the one
@@ -52,7 +52,7 @@ def import_labels(out: Path, files: Sequence[Path], slide_id: str | None) -> str
         If a file cannot be read, no slide is known for it, or its labels fit no cell.
     """
     folder = open_output(out)
-    with exclusive(folder.root):
+    with held(folder):
         finished = {state.slide_id: state for state in load_states(folder) if state.finish}
         if slide_id is not None and slide_id not in finished:
             known = ", ".join(finished) or "none that is finished"
@@ -67,7 +67,9 @@ def import_labels(out: Path, files: Sequence[Path], slide_id: str | None) -> str
         for one in imports:
             _write(folder, one)
         said = [sentence for one in imports for sentence in _tell(one)]
-        return "\n".join([*said, write_label_tables(folder)])
+        said.append(write_label_tables(folder))
+        folder.publish_tables()
+        return "\n".join(said)
 
 
 def _slide_of(
@@ -151,8 +153,11 @@ def _write(folder: OutputFolder, one: _Import) -> None:
     path = folder.store(one.state.slide_id)
     # Stopped from here on, the store is unfinished: `run` or `cluster` must look at it again.
     save_state(folder, one.state.finished_as("", ()))
-    with telling_damage(path):
-        write_labels(path, one.joined.code, one.joined.names, one.files)
+    if folder.remote is not None:
+        with folder.changing(path) as store, telling_damage(store):
+            drop_labels(store)
+    with folder.changing(path) as store, telling_damage(store):
+        write_labels(store, one.joined.code, one.joined.names, one.files)
     save_state(folder, one.state)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -10,18 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import StorageError, StoreError
 from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
 from pipelines.executors import Executor, Outcome
-from pipelines.faults import Fault, fault_of
+from pipelines.faults import Fault, fault_of, guarded
 from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally
 from pipelines.models import Models
 from pipelines.output_folder import OutputFolder, write_text
 from pipelines.plan import job_of, largest_first
 from pipelines.progress import Progress
-from pipelines.state import SlideState, save_state
+from pipelines.state import SlideState, known_slides, save_state
 
 AHEAD = 2
 """Partitions kept ready for each slot, so that opening the next slide leaves no worker idle."""
@@ -68,10 +67,18 @@ class CohortRun:
         in_order = sources if executor.n_slots == 1 else largest_first(sources)
         self.waiting.extend(in_order)
 
-        def take() -> Job | None:
-            return self._next_job(executor.n_slots)
+        work = self.folder.work_on(do_job)
+        self.folder.look_up(known_slides(self.folder))
 
-        outcomes: Iterator[Outcome[Job, OpenedJob | Tally | int]] = executor.run(do_job, take)
+        def take() -> Job | None:
+            job = self._next_job(executor.n_slots)
+            while isinstance(job, OpenJob) and self.folder.remote is not None:
+                # What is in an object store is known to the driver, which lists it once.
+                self._take(Outcome(job, *guarded(do_job, job)), progress)
+                job = self._next_job(executor.n_slots)
+            return job
+
+        outcomes: Iterator[Outcome[Job, OpenedJob | Tally | int]] = executor.run(work, take)
         for outcome in outcomes:
             self.still_ours()
             self._take(outcome, progress)
@@ -97,7 +104,7 @@ class CohortRun:
         self.n_opening -= isinstance(job, OpenJob)
         if outcome.fault is not None:
             if isinstance(job, AssembleJob):
-                remove_damaged(job.parts)
+                remove_damaged(self.folder, job.parts)
             self._fail(job, outcome.fault, progress)
             return
         try:
@@ -107,7 +114,7 @@ class CohortRun:
                 self._count(job, result, progress)
             elif isinstance(job, AssembleJob):
                 self._finish(job, progress)
-        except StoreError as error:  # The slide's record cannot be written.
+        except (StoreError, StorageError) as error:  # The slide's record cannot be written.
             self._fail(job, fault_of(error), progress)
 
     def _begin(self, opened: OpenedJob, progress: Progress) -> None:
@@ -128,7 +135,7 @@ class CohortRun:
 
     def _keep(self, state: SlideState, source: SlideSource) -> None:
         """The slide's cells are there; what the user says of it may be new."""
-        shutil.rmtree(self.folder.work(state.slide_id), ignore_errors=True)
+        self.folder.clear_work(state.slide_id)
         said = {n: getattr(source, n) for n in ("patient", "group", "site", "scanner")}
         changed = replace(state, **said)
         if (state.patient, state.group) != (source.patient, source.group):
@@ -175,9 +182,10 @@ class CohortRun:
                 warnings=job.plan.warnings,
             ),
         )
-        shutil.rmtree(self.folder.work(job.slide_id), ignore_errors=True)
+        self.folder.clear_work(job.slide_id)
         self.open.pop(job.slide_id, None)
-        self.folder.log(job.slide_id).unlink(missing_ok=True)
+        if self.folder.log(job.slide_id).exists():
+            self.folder.remove(self.folder.log(job.slide_id))
         progress.slide_done(job.slide_id, job.tally)
 
     def _fail(self, job: Job, fault: Fault, progress: Progress) -> None:
@@ -186,25 +194,27 @@ class CohortRun:
         self.open.pop(job.slide_id, None)
         stage = fault.stage or STAGES[type(job)]
         where = fault.place or getattr(job, "where", "")
-        self.failures[job.slide_id] = Failure(
-            job.slide_id, str(job.path), stage, where, fault.message, self._log(job, fault)
-        )
-        progress.slide_failed(job.slide_id, fault.message)
+        said = self.folder.told(fault.message)
+        log = self._log(job, f"{said}\n\n{self.folder.told(fault.trace)}")
+        self.failures[job.slide_id] = Failure(job.slide_id, str(job.path), stage, where, said, log)
+        progress.slide_failed(job.slide_id, said)
 
-    def _log(self, job: Job, fault: Fault) -> str:
+    def _log(self, job: Job, text: str) -> str:
         """Where in the folder the trace was written; nothing where that was not possible."""
         path = self.folder.log(job.slide_id)
         try:
-            write_text(path, f"{fault.message}\n\n{fault.trace}")
-        except StoreError:
+            write_text(path, text)
+            self.folder.publish(path)
+        except (StoreError, StorageError):
             return ""
         return path.relative_to(self.folder.root).as_posix()
 
 
-def remove_damaged(parts: Sequence[Path]) -> None:
+def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:
     """Remove parts that cannot be read, so that the next run makes them again."""
     for part in parts:
         try:
-            read_part(part)
+            with folder.fetched(part) as file:
+                read_part(file)
         except StoreError:
-            part.unlink(missing_ok=True)
+            folder.remove(part)

@@ -65,6 +65,16 @@ class PartitionJob:
         """The partition, for messages."""
         return f"partition {self.partition.number}"
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What must be there before."""
+        return (self.tissue,)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """What is there afterwards."""
+        return (self.target,)
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from ccrl_wsi.config import Settings, cell_settings
-from ccrl_wsi.errors import ConfigError, StoreError
+from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
+from ccrl_wsi.object_storage import ObjectFolder, is_url
 from ccrl_wsi.settings_tree import differences
+from pipelines.remote_folder import RemoteFolder
+from pipelines.staged_work import StagedWork
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 LAYOUT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """Paths inside the folder given with ``-o``."""
+    """Paths inside the folder given with ``-o``.
+
+    Parameters
+    ----------
+    root
+        The folder; the driver's desk if the folder is in an object store.
+    remote
+        That store. What is written below ``root`` is published there.
+    """
 
     root: Path
+    remote: RemoteFolder | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What the user calls it: a path or a URL."""
+        return str(self.root) if self.remote is None else self.remote.objects.url
 
     @property
     def run_file(self) -> Path:
@@ -75,8 +97,91 @@ class OutputFolder:
         """A table or report at the top of the folder."""
         return self.root / name
 
+    def publish(self, path: Path) -> None:
+        """Make a file that was written, or removed, known to everyone."""
+        if self.remote is not None:
+            self.remote.publish(path)
 
-def claim(root: Path, settings: Settings, models: Mapping[str, str]) -> OutputFolder:
+    def publish_tables(self) -> None:
+        """The same for all files at the top of the folder."""
+        if self.remote is not None:
+            self.remote.publish_tables()
+
+    def remove(self, path: Path) -> None:
+        """Delete a file if it is there."""
+        path.unlink(missing_ok=True)
+        self.publish(path)
+
+    def clear_work(self, slide_id: str) -> None:
+        """Delete what is needed only until the slide is finished."""
+        if self.remote is not None:
+            self.remote.clear(self.work(slide_id))
+        shutil.rmtree(self.work(slide_id), ignore_errors=True)
+
+    def look_up(self, slide_ids: Iterable[str]) -> None:
+        """Make the slides' stores known here, to be opened for reading."""
+        if self.remote is not None:
+            self.remote.look_up([self.store(slide_id) for slide_id in slide_ids])
+
+    def forget(self, slide_id: str) -> None:
+        """The slide's store may be another one now."""
+        if self.remote is not None:
+            self.remote.forget([self.remote.name_of(self.store(slide_id))])
+
+    def names_in(self, folder: Path) -> frozenset[str]:
+        """Names of what lies directly in ``folder``, nothing if there is none."""
+        if self.remote is not None:
+            return self.remote.names_in(folder)
+        return frozenset(p.name for p in folder.iterdir()) if folder.is_dir() else frozenset()
+
+    def readable_part(self, path: Path) -> Path | BinaryIO:
+        """A part whose manifest is asked for."""
+        return path if self.remote is None else self.remote.part(path)
+
+    @contextmanager
+    def fetched(self, path: Path) -> Iterator[Path]:
+        """A file or a store that is read as a whole, on this disk."""
+        if self.remote is None:
+            yield path
+            return
+        with self.remote.fetched(path) as copy:
+            yield copy
+
+    @contextmanager
+    def changing(self, store: Path) -> Iterator[Path]:
+        """A store to be changed, on this disk."""
+        if self.remote is None:
+            yield store
+            return
+        with self.remote.changing(store) as copy:
+            yield copy
+
+    def work_on(self, work: Callable[[Job], Result]) -> Callable[[Job], Result]:
+        """``work`` as workers do it, who may share no disk with this computer."""
+        if self.remote is None:
+            return work
+        return StagedWork(work, self.remote.objects, self.root)
+
+    def place_of(self, path: Path) -> Path | str:
+        """Where the user finds the file ``path``."""
+        return path if self.remote is None else self.remote.told(str(path))
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell errors by the names that the user knows."""
+        try:
+            yield
+        except CcrlError as error:
+            if self.remote is not None:
+                error.args = (self.remote.told(str(error)),)
+            raise
+
+    def told(self, text: str) -> str:
+        """A sentence with the names that the user knows."""
+        return text if self.remote is None else self.remote.told(text)
+
+
+def claim(root: Path | str, settings: Settings, models: Mapping[str, str]) -> OutputFolder:
     """Make the folder, or check that what is in it was made with the same settings.
 
     Parameters
@@ -89,22 +194,25 @@ def claim(root: Path, settings: Settings, models: Mapping[str, str]) -> OutputFo
     ConfigError
         If the folder cannot be written, holds something else, or its cells were made otherwise.
     """
-    check_writable(root)
-    folder = OutputFolder(root.resolve())
+    if not is_url(root):
+        check_writable(Path(root))
+    folder = _folder_at(root)
     wanted = {"cells": cell_settings(settings), "models": dict(models)}
     if folder.run_file.exists():
-        _check_same(folder, wanted)
+        with folder.telling():
+            _check_same(folder, wanted)
         return folder
-    if (root / "slides").exists() or (root / "work").exists():
+    if folder.names_in(folder.root) & {folder.slides.name, "work"}:
         raise ConfigError(
             f"{root} holds results but no run.json that says how they were made. "
             "Give another folder with -o."
         )
     write_json(folder.run_file, {"layout": LAYOUT_VERSION, **wanted})
+    folder.publish(folder.run_file)
     return folder
 
 
-def open_output(root: Path) -> OutputFolder:
+def open_output(root: Path | str) -> OutputFolder:
     """The folder of an earlier run.
 
     Raises
@@ -112,13 +220,21 @@ def open_output(root: Path) -> OutputFolder:
     ConfigError
         If there is none at ``root``.
     """
-    folder = OutputFolder(root.resolve())
+    folder = _folder_at(root)
     if not folder.run_file.is_file():
         raise ConfigError(
             f"{root} is not the output of `ccrl-wsi run`: it has no run.json. "
             "Give the folder that was given with -o."
         )
     return folder
+
+
+def _folder_at(root: Path | str) -> OutputFolder:
+    if isinstance(root, str) and is_url(root):
+        remote = RemoteFolder(ObjectFolder.at(root))
+        remote.refresh()
+        return OutputFolder(remote.desk, remote)
+    return OutputFolder(Path(root).resolve())
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
@@ -189,13 +305,13 @@ def _check_same(folder: OutputFolder, wanted: Mapping[str, Any]) -> None:
         ) from None
     if found.get("layout") != LAYOUT_VERSION:
         raise ConfigError(
-            f"{folder.root} was made by another version (layout {found.get('layout')}, "
+            f"{folder.name} was made by another version (layout {found.get('layout')}, "
             f"this is {LAYOUT_VERSION}). Give another folder with -o."
         )
     changed = differences(found["cells"], wanted["cells"])
     changed += differences(found["models"], wanted["models"])
     if changed:
         raise ConfigError(
-            f"{folder.root} was made with other settings ({'; '.join(changed)}). Run with the same "
+            f"{folder.name} was made with other settings ({'; '.join(changed)}). Run with the same "
             "settings to continue it, give another folder with -o, or delete this one."
         )

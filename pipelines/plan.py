@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
@@ -74,6 +75,8 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     tissue = find_tissue(thumbnail, info, settings.tissue)
     folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
+    folder.publish(folder.tissue(info.slide_id))
+    folder.forget(info.slide_id)
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
@@ -133,10 +136,13 @@ def job_of(
     )
 
 
-def committed_tally(job: PartitionJob) -> Tally | None:
-    """What the partition came to, if an earlier run committed it with the same settings."""
+def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> Tally | None:
+    """What the partition came to, if an earlier run committed it with the same settings.
+
+    ``part`` is its result where that is not a file at ``job.target``.
+    """
     try:
-        manifest = part_manifest(job.target)
+        manifest = part_manifest(job.target if part is None else part)
     except StoreError:
         return None
     if manifest["fingerprint"] != job.fingerprint:

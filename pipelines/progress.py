@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import RunStopped, StorageError, StoreError
 from pipelines.bottleneck import find_bottleneck
 from pipelines.jobs import SlidePlan, Tally
 from pipelines.output_folder import OutputFolder, write_json
@@ -224,8 +224,10 @@ class Progress:
         self.last_file = time.monotonic()
         if not self.folder.root.is_dir():
             return  # Gone; what is written now would lie in another folder of that name.
-        with suppress(StoreError):
-            write_json(self.folder.table(PROGRESS_FILE), self.snapshot(state))
+        path = self.folder.table(PROGRESS_FILE)
+        with suppress(StoreError, StorageError, RunStopped):
+            write_json(path, self.snapshot(state))
+            self.folder.publish(path)
 
 
 def _now() -> str:

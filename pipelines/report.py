@@ -18,8 +18,8 @@ from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
 from ccrl_wsi.settings_tree import differences
-from pipelines.folder_lock import exclusive
 from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
+from pipelines.output_lock import held
 from pipelines.report_cells import sample_cells
 from pipelines.report_clusters import Sources, cluster_cards, curve_of, find_neighbourhoods
 from pipelines.report_cohort import (
@@ -47,7 +47,7 @@ GROUPS = "groups.csv"
 """In the output folder: the table last given with --groups, so that later reports keep it."""
 
 
-def report_again(out: Path, settings: Settings, groups: Path | None) -> Path:
+def report_again(out: Path | str, settings: Settings, groups: Path | None) -> Path | str:
     """Write the report of a finished run; ``groups`` is a table of groups and patients.
 
     Raises
@@ -58,12 +58,12 @@ def report_again(out: Path, settings: Settings, groups: Path | None) -> Path:
     """
     folder = open_output(out)
     _refuse_other_clusters(folder, settings)
-    with exclusive(folder.root):
+    with held(folder):
         if groups is not None:
             read_traits(groups)  # A table that is refused does not replace a good one.
             if not _is_same(groups, folder.table(GROUPS)):
                 _keep_table(groups, folder.table(GROUPS))
-        return make_report(folder, settings)
+        return folder.place_of(make_report(folder, settings))
 
 
 def report_safely(folder: OutputFolder, settings: Settings) -> Path | None:
@@ -75,8 +75,8 @@ def report_safely(folder: OutputFolder, settings: Settings) -> Path | None:
         log.error(
             "The report could not be written (%s). The results are complete: `ccrl-wsi report %s` "
             "tries again.",
-            reason,
-            folder.root,
+            folder.told(reason),
+            folder.name,
         )
         log.debug("", exc_info=error)
         return None
@@ -92,6 +92,7 @@ def make_report(folder: OutputFolder, settings: Settings) -> Path:
     """
     path = folder.table(REPORT)
     write_text(path, render_report(gather(folder, settings)))
+    folder.publish_tables()
     return path
 
 
@@ -105,8 +106,8 @@ def gather(folder: OutputFolder, settings: Settings) -> ReportContent:
             if error.slide_id in unreadable:
                 raise
             # Samples depend on which slides there are, so everything is looked at anew.
-            log.error("%s is left out of the report. %s", error.slide_id, error)
-            unreadable[error.slide_id] = str(error)
+            unreadable[error.slide_id] = said = folder.told(str(error))
+            log.error("%s is left out of the report. %s", error.slide_id, said)
 
 
 def _gather(

@@ -126,7 +126,7 @@ def open_slides(
                     else:
                         problems.append(OTHER_CLUSTERS.format(titles[state.slide_id]))
         except StoreError as error:
-            problems.append(str(error))
+            problems.append(folder.told(str(error)))
             continue
         entry = ReportSlide(
             slide_id=state.slide_id,

@@ -16,12 +16,12 @@ from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
-from pipelines.folder_lock import exclusive
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
+from pipelines.output_lock import held
 from pipelines.progress import Progress
 from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
@@ -48,7 +48,7 @@ class RunResult:
 
 
 def run_cohort(
-    sources: Sequence[SlideSource], out: Path, settings: Settings, machine: MachineSettings
+    sources: Sequence[SlideSource], out: Path | str, settings: Settings, machine: MachineSettings
 ) -> RunResult:
     """Do everything for all slides. What an earlier run finished is not done again.
 
@@ -64,7 +64,7 @@ def run_cohort(
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
     _warn_of_other_clusters(folder, settings)
-    with exclusive(folder.root) as lock:
+    with held(folder) as lock:
         setup = make_setup(sources, lock.sign, settings, models)
         retries = settings.compute.retries
         with open_executor(suited(machine, settings), setup, retries) as executor:
@@ -78,7 +78,7 @@ def run_cohort(
     return RunResult(folder, tuple(failures), report)
 
 
-def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> RunResult:
+def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings) -> RunResult:
     """Fit or apply clusters on the cells a folder has; segmentation and embedding stay.
 
     Raises
@@ -94,7 +94,7 @@ def cluster_again(out: Path, settings: Settings, machine: MachineSettings) -> Ru
         given.check_encoder(models["encoder_name"], models["encoder"])
     before = earlier_failures(folder)
     with (
-        exclusive(folder.root) as lock,
+        held(folder) as lock,
         open_executor(machine, make_setup((), lock.sign)) as executor,
     ):
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
@@ -111,9 +111,10 @@ def _report(folder: OutputFolder, settings: Settings) -> Path | None:
     return report_safely(folder, settings)
 
 
-def settings_of_last_clusters(out: Path) -> dict[str, Any]:
+def settings_of_last_clusters(out: Path | str) -> dict[str, Any]:
     """The seed, cluster and overlay settings that ``out`` was finished with."""
-    path = open_output(out).table(LATE_FILE)
+    folder = open_output(out)
+    path = folder.table(LATE_FILE)
     if not path.is_file():
         return {}
     last = read_json(path)
@@ -129,7 +130,7 @@ def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
         log.warning(
             "The clusters and overlays in %s had other settings and are made again (%s). Run "
             "`ccrl-wsi cluster` with the old ones to have those back.",
-            folder.root,
+            folder.name,
             "; ".join(changed),
         )
 
@@ -186,6 +187,6 @@ def finish_cohort(
         if not folder.table(LATE_FILE).exists():  # The run's own, which nothing was before.
             write_json(folder.table(LATE_FILE), late_settings(settings))
         log.error("%s", error)
-        new = [Failure("(cohort)", str(folder.root), "cluster", "", str(error))]
+        new = [Failure("(cohort)", folder.name, "cluster", "", str(error))]
     write_summary(folder, codebook, [*failures, *new], time.monotonic() - began)
     return new

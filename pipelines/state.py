@@ -49,7 +49,10 @@ class SlideState:
 
 def save_state(folder: OutputFolder, state: SlideState) -> None:
     """Remember ``state``; called last, so that an interrupted step is absent."""
-    write_json(folder.state(state.slide_id), asdict(state))
+    path = folder.state(state.slide_id)
+    write_json(path, asdict(state))
+    folder.publish(path)
+    folder.forget(state.slide_id)
 
 
 def load_state(folder: OutputFolder, slide_id: str) -> SlideState | None:
@@ -57,11 +60,12 @@ def load_state(folder: OutputFolder, slide_id: str) -> SlideState | None:
     path = folder.state(slide_id)
     if not path.is_file():
         return None
+    folder.look_up([slide_id])
     try:
         state = _parse(read_json(path), path)
         store = open_store(folder.store(slide_id), unfinished=True)
     except StoreError as error:
-        log.warning("%s is done anew: %s", slide_id, error)
+        log.warning("%s is done anew: %s", slide_id, folder.told(str(error)))
         return None
     return state if store.attrs["fingerprint"] == state.cells else None
 
@@ -73,7 +77,9 @@ def known_slides(folder: OutputFolder) -> list[str]:
 
 def load_states(folder: OutputFolder) -> list[SlideState]:
     """All slides of the folder that have cells, by name."""
-    states = [load_state(folder, name) for name in known_slides(folder)]
+    names = known_slides(folder)
+    folder.look_up(names)
+    states = [load_state(folder, name) for name in names]
     return [state for state in states if state is not None]
 
 

@@ -61,6 +61,7 @@ def write_summary(
             "versions": versions(),
         },
     )
+    folder.publish_tables()
 
 
 def _throughput(tally: Tally, seconds: float) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _write_failures(folder: OutputFolder, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    rows = [list(asdict(failure).values()) for failure in failures]
+    rows = [[folder.told(text) for text in asdict(failure).values()] for failure in failures]
     write_table(path, list(asdict(failures[0])), rows)
 
 
@@ -128,7 +129,7 @@ def _composition(folder: OutputFolder, state: SlideState, codebook: Codebook) ->
         with telling_damage(path):
             cluster = open_store(path).obs("cluster")
     except StoreError as error:
-        log.error("%s", error)
+        log.error("%s", folder.told(str(error)))
         return None
     counts = count_clusters(cluster, codebook.k)
     return Composition(state.slide_id, state.patient, state.group, state.tissue_mm2, counts)

@@ -13,7 +13,7 @@ from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, known_slides, load_states
 
 
-def verify_output(out: Path) -> tuple[list[str], str]:
+def verify_output(out: Path | str) -> tuple[list[str], str]:
     """Sentences about what is wrong, and one about what was looked at.
 
     Raises
@@ -28,12 +28,13 @@ def verify_output(out: Path) -> tuple[list[str], str]:
     problems += [problem] if problem else []
     n_cells = 0
     for state in states:
-        found = check_store(folder.store(state.slide_id))
+        with folder.telling(), folder.fetched(folder.store(state.slide_id)) as path:
+            found = check_store(path)
         if found and state.finish:
             # Only a damaged store is worth deleting; anything else has its own remedy.
             found.append(ADVICE.format(store=folder.store(state.slide_id)))
         found = found or _check_against_state(folder, state, codebook)
-        problems += [f"{state.slide_id}: {problem}" for problem in found]
+        problems += [folder.told(f"{state.slide_id}: {problem}") for problem in found]
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
     return problems, f"{len(states)} slides, {n_cells} cells: {verdict}."
@@ -47,11 +48,11 @@ def _check_folder(folder: OutputFolder, states: list[SlideState]) -> list[str]:
         for name in known_slides(folder)
         if name not in known
     ]
-    for store in sorted(folder.slides.glob("*.zarr")):
-        if store.stem not in known:
-            problems.append(f"{store.name} is not finished. Run the same command again.")
+    for name in sorted(folder.names_in(folder.slides)):
+        if name.endswith(".zarr") and not name.startswith(".") and Path(name).stem not in known:
+            problems.append(f"{name} is not finished. Run the same command again.")
     if not states:
-        problems.append(f"{folder.root} holds no finished slide.")
+        problems.append(f"{folder.name} holds no finished slide.")
     return problems
 
 
@@ -81,7 +82,7 @@ def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str)
     for name in state.overlays:
         path = folder.overlays / name
         try:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
+            with folder.fetched(path) as copy, gzip.open(copy, "rt", encoding="utf-8") as file:
                 n_features += sum(line.count('"objectType"') for line in file)
         except (OSError, EOFError) as error:
             problems.append(f"overlay {path} cannot be read ({error}). Delete it and run again.")

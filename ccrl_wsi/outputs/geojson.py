@@ -220,13 +220,15 @@ def _rename(folder: Path, name: str, temporary: list[Path], *, is_split: bool) -
     for source, path in zip(temporary, paths, strict=True):
         source.replace(path)
     for path in folder.iterdir():
-        is_ours = path.name == f"{name}.geojson.gz" or _is_part(path.name, name)
-        if is_ours and path not in paths:
+        if is_overlay_of(path.name, name) and path not in paths:
             path.unlink()
     return paths
 
 
-def _is_part(file_name: str, name: str) -> bool:
+def is_overlay_of(file_name: str, name: str) -> bool:
+    """Whether a file is the overlay ``name``, or a part of it."""
+    if file_name == f"{name}.geojson.gz":
+        return True
     number = file_name.removeprefix(f"{name}.part-").removesuffix(".geojson.gz")
     return number.isdigit() and file_name == f"{name}.part-{number}.geojson.gz"
 

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from ccrl_wsi.arrays import AnyArray
+from ccrl_wsi.store.heading import is_heading, open_heading
 from ccrl_wsi.store.layout import Chunking
 
 Node: TypeAlias = Any
@@ -127,6 +128,8 @@ def dataframe_attributes(columns: Sequence[str]) -> dict[str, Any]:
 
 def open_root(path: Path, mode: Literal["r", "r+"]) -> Node:
     """The root group of the store ``path``, as it is now rather than as it was consolidated."""
+    if mode == "r" and is_heading(path):
+        return open_heading(path)
     return zarr.open_group(path, mode=mode, use_consolidated=False)
 
 

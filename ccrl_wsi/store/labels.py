@@ -9,7 +9,7 @@ from pathlib import Path
 from ccrl_wsi.arrays import IntArray
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.store import layout
-from ccrl_wsi.store.encoding import consolidate, create_categorical, open_root
+from ccrl_wsi.store.encoding import Node, consolidate, create_categorical, open_root
 from ccrl_wsi.store.layout import Chunking
 from ccrl_wsi.store.read import open_store
 from ccrl_wsi.store.seal import break_seal, seal_store, without
@@ -41,9 +41,7 @@ def write_labels(path: Path, code: IntArray, names: Sequence[str], files: Sequen
     known = break_seal(path)
     root = open_root(path, "r+")
     obs = root[layout.OBS]
-    order = [name for name in obs.attrs["column-order"] if name != layout.LABEL]
-    obs.attrs.update({"column-order": order})
-    shutil.rmtree(path / _COLUMN, ignore_errors=True)
+    order = _hide_column(path, obs)
     ids = root[f"{layout.OBS}/cell_id"]
     rows = Chunking(ids.chunks[0], (ids.shards or ids.chunks)[0])
     codes = create_categorical(obs, layout.LABEL, names, len(code), rows)
@@ -54,3 +52,27 @@ def write_labels(path: Path, code: IntArray, names: Sequence[str], files: Sequen
     root.attrs.update({"ccrl": {**root.attrs["ccrl"], "labels": said}})
     consolidate(path)
     seal_store(path, without(known, _REWRITTEN))
+
+
+def drop_labels(path: Path) -> None:
+    """Take the labels of a store away, if it has any, and seal it anew.
+
+    Where the files of a store are replaced one by one, new labels must not meet old ones.
+    """
+    if not open_store(path).has_labels:
+        return
+    known = break_seal(path)
+    root = open_root(path, "r+")
+    _hide_column(path, root[layout.OBS])
+    said = {name: entry for name, entry in root.attrs["ccrl"].items() if name != "labels"}
+    root.attrs.update({"ccrl": said})
+    consolidate(path)
+    seal_store(path, without(known, _REWRITTEN))
+
+
+def _hide_column(path: Path, obs: Node) -> list[str]:
+    """Remove the column; returns the names of the others. Nobody sees a part of it."""
+    order = [name for name in obs.attrs["column-order"] if name != layout.LABEL]
+    obs.attrs.update({"column-order": order})
+    shutil.rmtree(path / _COLUMN, ignore_errors=True)
+    return order

@@ -15,8 +15,9 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.records import Outlines
 from ccrl_wsi.store import layout
 from ccrl_wsi.store.encoding import Node, open_root
+from ccrl_wsi.store.heading import is_heading, open_elsewhere
 from ccrl_wsi.store.seal import is_sealed
-from ccrl_wsi.store.shapes import iterate_outlines, read_outlines
+from ccrl_wsi.store.shapes import OutlineFile, iterate_outlines, read_outlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,11 @@ class SlideStore:
 
     def outlines(self, rows: IntArray) -> Outlines:
         """Outlines of the ascending ``rows``, in level-0 pixels."""
-        return read_outlines(self.path / layout.PARQUET, rows)
+        return read_outlines(self._outline_file(), rows)
+
+    def _outline_file(self) -> OutlineFile:
+        file = self.path / layout.PARQUET
+        return open_elsewhere(self.path, layout.PARQUET) if is_heading(self.path) else file
 
     def crops(self, start: int = 0, stop: int | None = None) -> ByteArray:
         """Crops (n, side, side, 3) uint8.
@@ -171,7 +176,7 @@ class SlideStore:
     def iter_cells(self, n_rows: int, columns: tuple[str, ...] = ()) -> Iterator[CellBatch]:
         """All cells in order, at most ``n_rows`` at a time, with the ``columns`` asked for."""
         first = 0
-        for outlines in iterate_outlines(self.path / layout.PARQUET, n_rows):
+        for outlines in iterate_outlines(self._outline_file(), n_rows):
             stop = first + len(outlines)
             yield CellBatch(
                 first,

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.store.layout import SEAL
-
-BROKEN = f"{SEAL}.broken"
-"""The checksums before a change that is not finished."""
+from ccrl_wsi.store.heading import refuse_heading
+from ccrl_wsi.store.layout import BROKEN, SEAL
 
 
 def seal_store(path: Path, known: dict[str, str] | None = None) -> None:
@@ -44,6 +42,7 @@ def break_seal(path: Path) -> dict[str, str]:
 
     They are kept until the next seal, so that nothing damaged meanwhile is sealed as sound.
     """
+    refuse_heading(path)
     seal, broken = path / SEAL, path / BROKEN
     if seal.exists():
         seal.replace(broken)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ import shapely
 from ccrl_wsi.arrays import AnyArray, IntArray
 from ccrl_wsi.records import Outlines
 from ccrl_wsi.store.wkb import decode_outlines, encode_outlines
+
+OutlineFile: TypeAlias = Path | BinaryIO
+"""Where outlines are read from."""
 
 
 class OutlineWriter:
@@ -77,21 +81,21 @@ class OutlineWriter:
         return {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def iterate_outlines(path: Path, n_rows: int) -> Iterator[Outlines]:
+def iterate_outlines(path: OutlineFile, n_rows: int) -> Iterator[Outlines]:
     """All outlines in order, at most ``n_rows`` at a time."""
     with _open(path) as file:
         for batch in file.iter_batches(n_rows, columns=["geometry"]):
             yield decode_outlines(batch.column(0))
 
 
-def iterate_polygons(path: Path, n_rows: int) -> Iterator[AnyArray]:
+def iterate_polygons(path: OutlineFile, n_rows: int) -> Iterator[AnyArray]:
     """All outlines in order as shapely polygons, at most ``n_rows`` at a time."""
     with _open(path) as file:
         for batch in file.iter_batches(n_rows, columns=["geometry"]):
             yield shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False))
 
 
-def read_outlines(path: Path, rows: IntArray) -> Outlines:
+def read_outlines(path: OutlineFile, rows: IntArray) -> Outlines:
     """Outlines of the ascending ``rows``. Reads only the row groups it needs."""
     found = [Outlines.concat([])]
     with _open(path) as file:
@@ -112,7 +116,7 @@ def read_cell_ids(path: Path) -> IntArray:
     return ids
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: OutlineFile) -> pq.ParquetFile:
     # Read ahead, Arrow would keep all that it has read until the file is closed.
     return pq.ParquetFile(path, pre_buffer=False)
 
