@@ -32,6 +32,7 @@ from ccrl_wsi.evaluation.typical_variation import (
     FEWEST_CONTROLS,
     align_batches,
     batches_without_controls,
+    normalise_typical_variation,
     whiten,
 )
 from ccrl_wsi.profile_set import Profiles
@@ -39,7 +40,7 @@ from ccrl_wsi.profile_set import Profiles
 log = logging.getLogger("ccrl_wsi")
 
 CleanUp = Literal["as given", "standardised", "cleaned up"]
-Normalisation = Literal["none", "whitening", "TVN"]
+Normalisation = Literal["none", "whitening", "TVN", "centred TVN"]
 Kind = tuple[CleanUp, Normalisation]
 
 
@@ -208,8 +209,11 @@ def _kinds(
             whitened = whiten(features, is_control, settings.ridge)
             kinds[clean_up, "whitening"] = whitened
             if batch is not None:
-                aligned = align_batches(whitened, is_control, batch, settings.ridge)
-                kinds[clean_up, "TVN"] = aligned
+                ridge = settings.ridge
+                kinds[clean_up, "TVN"] = align_batches(whitened, is_control, batch, ridge)
+                kinds[clean_up, "centred TVN"] = normalise_typical_variation(
+                    features, is_control, batch, ridge, centre=True
+                )
     return kinds
 
 

@@ -29,7 +29,7 @@ def test_every_kind_of_profiles_is_scored(tmp_path):
     assert [*scores] == [
         f"{clean}{norm}"
         for clean in ("as given", "standardised", "cleaned up")
-        for norm in ("", ", whitening", ", TVN")
+        for norm in ("", ", whitening", ", TVN", ", centred TVN")
     ]
     # Two compounds a mechanism, one in each week, far apart: all are right under both rules.
     assert all(s.nsc.accuracy == 1 and s.nscb.accuracy == 1 for s in scores.values())
@@ -76,6 +76,21 @@ def test_cells_become_wells_and_gaps_are_left_out(tmp_path):
     assert by_name(evaluation)["as given"].nsc.accuracy == 1
 
 
+def test_what_a_week_adds_to_every_well_is_gone_after_centring(tmp_path):
+    """A constant in every feature of one week: the neighbour is of that week, unless centred."""
+    found = {}
+    for shift in (0.0, 40.0):
+        evaluation = evaluated(tmp_path, profile_frame(shift=shift))
+        found[shift] = {result.name: result for result in evaluation.results}
+    assert found[40]["as given"].scores.nsc.accuracy < 0.5
+    for name, is_same in (("centred TVN", True), ("TVN", False)):
+        pair = [found[shift][f"as given, {name}"].treatments.features for shift in (0, 40)]
+        # Principal axes have no sign: angles and lengths are compared.
+        first, second = (features @ features.T for features in pair)
+        assert np.allclose(first, second, atol=1e-6) == is_same
+    assert found[40]["as given, centred TVN"].scores.nscb.accuracy == 1
+
+
 def test_unknown_mechanisms_are_told_and_not_scored(tmp_path):
     frame = profile_frame()
     frame.loc[frame["Metadata_Compound"] == "compound0-1", "Metadata_Moa"] = ""
@@ -107,9 +122,9 @@ def test_the_report_has_every_number(tmp_path):
     write_moa_report(evaluation, tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "moa_scores.csv").open()))
     overall = [r for r in rows if r["rule"] == "NSC" and not r["mechanism"]]
-    assert [float(r["accuracy"]) for r in overall] == [1.0] * 9
+    assert [float(r["accuracy"]) for r in overall] == [1.0] * 12
     nearest = list(csv.DictReader((tmp_path / "out" / "moa_nearest.csv").open()))
-    assert len(nearest) == 9 * (12 + 12)
+    assert len(nearest) == 12 * (12 + 12)
     assert all(r["mechanism"] == r["nearest_mechanism"] for r in nearest)
     assert all(r["compound"] != r["nearest_compound"] for r in nearest)
     pictures = {file.name for file in (tmp_path / "out" / "pictures").iterdir()}
