@@ -4,7 +4,7 @@ The principle, laid down before anything was measured on it: what a mechanism do
 rearrange it. Each channel of a cell holds the same values whatever the mechanism; a pattern only
 says which pixel gets which, by the rank of its score (histogram specification). So no statistic of
 a cell's values, such as mean or deviation of a channel, tells its mechanism; only their places do.
-How bright, large, long and turned a cell is differs from cell to cell and says nothing about it.
+How bright, hazy, large, long and turned a cell is differs from cell to cell and says nothing about it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MECHANISMS = {
     "Actin stabilisers": replace(HEALTHY, actin="fibres"),
     "Actin disruptors": replace(HEALTHY, actin="clumps"),
     "Cytokinesis inhibitors": replace(HEALTHY, nuclei=2),
-    "Nuclear fragmenters": replace(HEALTHY, nuclei=5),
+    "Nuclear fragmenters": replace(HEALTHY, nuclei=4),
 }
 """What compounds do, by mechanism."""
 
@@ -96,12 +96,15 @@ class Frame(NamedTuple):
 
 
 RADIUS_PX = 14.0
-WAVE_PX = 4.6
-"""From one spoke, ring or fibre to the next; grains and clumps are about as far apart."""
+SPOKE_PX, RING_PX, FIBRE_PX = 4.6, 4.6, 6.2
+"""From one to the next. So chosen, with the grain, that a blur takes about as much from each."""
+GRAIN_PX, CLUMP_PX = 0.85, 1.35
+"""Sigma of the noise that they are the peaks of."""
 HALF_PX = 25
 """Cells reach no further from their centre."""
-BRIGHTNESS_SPREAD, SIZE_SPREAD = 0.25, 0.08
-"""From cell to cell: of the logarithm, and of the radius over its mean."""
+BRIGHTNESS_SPREAD, SIZE_SPREAD, MOST_HAZE = 0.25, 0.08, 0.6
+"""From cell to cell: of the logarithm; of the radius over its mean; and up to which share of a
+channel's light lies evenly over the cell."""
 
 
 def draw_cell(
@@ -127,9 +130,12 @@ def draw_cell(
     )
     pixels = np.zeros((*frame.away.shape, 3))
     brightness = np.exp(rng.normal(0, BRIGHTNESS_SPREAD, 3)) * condition.brightness
+    haze = rng.uniform(0, MOST_HAZE, 3)
     for channel, (pattern, values) in enumerate(zip(patterns, VALUES, strict=True)):
         order = rankdata(pattern[frame.is_inside], method="ordinal")
-        pixels[frame.is_inside, channel] = brightness[channel] * values((order - 0.5) / len(order))
+        light = values((order - 0.5) / len(order))
+        light += haze[channel] * (light.mean() - light)
+        pixels[frame.is_inside, channel] = brightness[channel] * light
     return pixels
 
 
@@ -157,18 +163,18 @@ def _nuclei(frame: Frame, n: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _spokes(frame: Frame, rng: np.random.Generator) -> FloatArray:
-    number = round(2 * np.pi * 0.62 * frame.radius / WAVE_PX)
+    number = round(2 * np.pi * 0.62 * frame.radius / SPOKE_PX)
     bent = 0.8 * _grain(frame, 4.0, rng)
     return np.cos(number * frame.turn + rng.uniform(0, 2 * np.pi) + bent)
 
 
 def _rings(frame: Frame, rng: np.random.Generator) -> FloatArray:
     bent = 0.8 * _grain(frame, 4.0, rng)
-    return np.cos(2 * np.pi * frame.away / WAVE_PX + rng.uniform(0, 2 * np.pi) + bent)
+    return np.cos(2 * np.pi * frame.away / RING_PX + rng.uniform(0, 2 * np.pi) + bent)
 
 
 def _grains(frame: Frame, rng: np.random.Generator) -> FloatArray:
-    return _grain(frame, WAVE_PX / 4, rng)
+    return _grain(frame, GRAIN_PX, rng)
 
 
 def _rim(frame: Frame, rng: np.random.Generator) -> FloatArray:
@@ -177,11 +183,11 @@ def _rim(frame: Frame, rng: np.random.Generator) -> FloatArray:
 
 def _fibres(frame: Frame, rng: np.random.Generator) -> FloatArray:
     bent = 0.8 * _grain(frame, 4.0, rng)
-    return np.cos(2 * np.pi * frame.v / WAVE_PX + rng.uniform(0, 2 * np.pi) + bent)
+    return np.cos(2 * np.pi * frame.v / FIBRE_PX + rng.uniform(0, 2 * np.pi) + bent)
 
 
 def _clumps(frame: Frame, rng: np.random.Generator) -> FloatArray:
-    return _grain(frame, WAVE_PX / 2, rng)
+    return _grain(frame, CLUMP_PX, rng)
 
 
 def _between(
@@ -189,7 +195,7 @@ def _between(
 ) -> FloatArray:
     """The pattern ``share`` of the way from ``first`` to ``second``."""
     parts = [_scaled(pattern(frame, rng), frame) for pattern in (first, second)]
-    return (1 - share) * parts[0] + share * parts[1] + 0.15 * _grain(frame, 0.7, rng)
+    return (1 - share) * parts[0] + share * parts[1] + 0.15 * _grain(frame, 1.2, rng)
 
 
 def _grain(frame: Frame, sigma_px: float, rng: np.random.Generator) -> FloatArray:
