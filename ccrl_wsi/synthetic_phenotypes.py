@@ -4,7 +4,7 @@ The principle, laid down before anything was measured on it: what a mechanism do
 rearrange it. Each channel of a cell holds the same values whatever the mechanism; a pattern only
 says which pixel gets which, by the rank of its score (histogram specification). So no statistic of
 a cell's values, such as mean or deviation of a channel, tells its mechanism; only their places do.
-How bright, hazy, large, long and turned a cell is differs from cell to cell and says nothing about it.
+How bright, hazy, large, long and turned it is differs from cell to cell and says nothing about it.
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ def whiten(features: FloatArray, is_control: BoolArray, ridge: float = RIDGE) ->
     return whitened
 
 
-def centre_batches(
-    features: FloatArray, is_control: BoolArray, batch: Sequence[str]
-) -> FloatArray:
+def centre_batches(features: FloatArray, is_control: BoolArray, batch: Sequence[str]) -> FloatArray:
     """Features (n, d) of every batch, minus the mean of its controls.
 
     A batch with fewer than two controls is moved by the mean of all controls:

@@ -16,7 +16,9 @@ from pipelines.cli import app
 from pipelines.crop_sets import cache_file, gather_crops
 from pipelines.drawn_screen import write_drawn_screen
 
-SMALL = DrawnScreen(side_px=150, n_cells=8, n_fields=1, n_controls=2, doses=(1.0,), n_weeks=2)
+SMALL = DrawnScreen(
+    side_px=150, n_cells=12, n_controls=2, n_compounds=1, doses=(1.0,), n_wells=1, n_weeks=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +36,12 @@ def settings(folder, **changes):
 
 def test_equal_screens_are_drawn_alike_and_wells_differ():
     well, other = wells_of(SMALL)[:2]
-    first = draw_field(SMALL, well, 1)
-    np.testing.assert_array_equal(first, draw_field(SMALL, well, 1))
+    first, centres = draw_field(SMALL, well, 1)
+    again, same = draw_field(SMALL, well, 1)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(centres, same)
     assert first.dtype == np.uint16
-    assert not np.array_equal(first, draw_field(SMALL, other, 1))
+    assert not np.array_equal(first, draw_field(SMALL, other, 1)[0])
 
 
 def test_crops_know_their_field_and_mechanism(screen):
@@ -45,7 +49,7 @@ def test_crops_know_their_field_and_mechanism(screen):
     assert crops.crops.shape[1:] == (40, 40, 3)
     assert len(crops) > 30
     assert "DMSO" in crops.class_names
-    assert len(crops.class_names) == 5
+    assert len(crops.class_names) == 7
     wells = {f"{w.plate}-{w.well}-s1": w.mechanism for w in wells_of(SMALL)}
     for source, label in zip(crops.source, crops.label, strict=True):
         assert wells[crops.source_names[source]] == crops.class_names[label]
@@ -71,7 +75,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_used(tmp_path, caplog):
     files[0].unlink()
     files[1].write_bytes(b"no TIFF")
     tifffile.imwrite(files[2], np.zeros((9, 9), np.uint16))
-    text = (tmp_path / IMAGE_TABLE).read_text().replace("compound 1-2", "mystery")
+    text = (tmp_path / IMAGE_TABLE).read_text().replace("compound 1-2a", "mystery")
     (tmp_path / IMAGE_TABLE).write_text(text)
     with caplog.at_level(logging.WARNING, "ccrl_wsi"):
         crops = gather_crops(settings(tmp_path), 0)
@@ -80,7 +84,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_used(tmp_path, caplog):
     assert "w1.tif cannot be read" in told
     assert "differ in size" in told
     assert "mystery: not in BBBC021_v1_moa.csv" in told
-    assert "4 problems; 8 of 11 fields are used" in told
+    assert "4 problems; 12 of 15 fields are used" in told
     assert len(crops) > 20
     everything = gather_crops(settings(tmp_path, fields="all"), 0)
     assert (everything.label == -1).any()
