@@ -41,6 +41,8 @@ log = logging.getLogger("ccrl_wsi")
 
 CleanUp = Literal["as given", "standardised", "cleaned up"]
 Normalisation = Literal["none", "whitening", "TVN", "centred TVN"]
+BEYOND_MEASURE = 1e100
+"""Of a feature: its square is finite still."""
 Kind = tuple[CleanUp, Normalisation]
 
 
@@ -132,12 +134,12 @@ def load_profiles(path: Path, settings: MoaSettings) -> tuple[Profiles, list[str
 def prepare_wells(profiles: Profiles, settings: MoaSettings) -> tuple[Profiles, list[str]]:
     """One profile a well, of numbers only; treatments' profiles stay as they are."""
     remarks = []
-    is_number = np.isfinite(profiles.features)
+    is_number = np.abs(profiles.features) < BEYOND_MEASURE  # false for NaN
     hollow = is_number.mean(axis=1) < 0.5
     if hollow.any():
         remarks.append(f"{hollow.sum()} rows are mostly no numbers and are left out")
         profiles, is_number = profiles.where(~hollow), is_number[~hollow]
-    usable = is_usable(profiles.features)
+    usable = is_usable(np.where(is_number, profiles.features, np.nan))
     if not usable.all():
         n_holes = int((~is_number.all(axis=0)).sum())
         remarks.append(
@@ -152,6 +154,7 @@ def prepare_wells(profiles: Profiles, settings: MoaSettings) -> tuple[Profiles, 
         return profiles, [*remarks, "no column of wells: every row is taken for one well's"]
     n_rows = len(profiles)
     wells = to_wells(profiles, settings.cells_to_wells)
+    _check_one_compound(profiles, wells)
     if len(wells) < n_rows:
         how = settings.cells_to_wells
         remarks.append(f"{n_rows} rows of {len(wells)} wells: the {how} of each well is taken")
@@ -251,6 +254,18 @@ def _scored(kind: Kind, wells: Profiles, has_batches: bool, settings: MoaSetting
         settings.same_batch,
     )
     return MoaResult(*kind, treatments.features.shape[1], treatments, scores)
+
+
+def _check_one_compound(profiles: Profiles, wells: Profiles) -> None:
+    known = set(profiles.text("compound"))
+    for row, compound in enumerate(wells.text("compound")):
+        if compound not in known:
+            plate, well = wells.text("plate")[row], wells.text("well")[row]
+            raise EvaluationError(
+                f"Well {well or '(without a name)'} of plate {plate or '(without a name)'} has "
+                f"several compounds: {compound[:60]}. Name the columns of plates and wells with "
+                "--set columns.plate=NAME columns.well=NAME."
+            )
 
 
 def _check_one_mechanism(wells: Profiles, treatments: Profiles) -> None:
