@@ -159,7 +159,8 @@ def _nuclei(frame: Frame, n: int, rng: np.random.Generator) -> FloatArray:
     for angle in start + 2 * np.pi * np.arange(n) / n:
         x, y = far * np.cos(angle), far * np.sin(angle)
         depth = np.maximum(depth, piece - np.hypot(frame.u - x, frame.v - y))
-    return depth + 0.4 * _grain(frame, 1.2, rng)
+    pieces: FloatArray = depth + 0.4 * _grain(frame, 1.2, rng)
+    return pieces
 
 
 def _spokes(frame: Frame, rng: np.random.Generator) -> FloatArray:
@@ -178,7 +179,8 @@ def _grains(frame: Frame, rng: np.random.Generator) -> FloatArray:
 
 
 def _rim(frame: Frame, rng: np.random.Generator) -> FloatArray:
-    return 1.5 * frame.away / frame.radius + 0.25 * _grain(frame, 1.2, rng)
+    rim: FloatArray = 1.5 * frame.away / frame.radius + 0.25 * _grain(frame, 1.2, rng)
+    return rim
 
 
 def _fibres(frame: Frame, rng: np.random.Generator) -> FloatArray:
@@ -195,7 +197,8 @@ def _between(
 ) -> FloatArray:
     """The pattern ``share`` of the way from ``first`` to ``second``."""
     parts = [_scaled(pattern(frame, rng), frame) for pattern in (first, second)]
-    return (1 - share) * parts[0] + share * parts[1] + 0.15 * _grain(frame, 1.2, rng)
+    both: FloatArray = (1 - share) * parts[0] + share * parts[1]
+    return both + 0.15 * _grain(frame, 1.2, rng)
 
 
 def _grain(frame: Frame, sigma_px: float, rng: np.random.Generator) -> FloatArray:
@@ -217,11 +220,13 @@ def _nuclear_values(rank: FloatArray) -> FloatArray:
 
 
 def _tubulin_values(rank: FloatArray) -> FloatArray:
-    return 0.12 + 0.75 * rank**1.5
+    values: FloatArray = 0.12 + 0.75 * rank**1.5
+    return values
 
 
 def _actin_values(rank: FloatArray) -> FloatArray:
-    return 0.08 + 0.8 * rank**3
+    values: FloatArray = 0.08 + 0.8 * rank**3
+    return values
 
 
 Pattern = Callable[[Frame, np.random.Generator], FloatArray]

@@ -34,9 +34,9 @@ def write_drawn_screen(folder: Path, screen: DrawnScreen, *, locations: bool = F
         for site in range(1, screen.n_fields + 1):
             field, centres = draw_field(screen, well, site)
             if locations:
-                file = folder / "locations" / well.plate / f"{well.well}-{site}-Nuclei.csv"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                np.savetxt(file, centres, "%.2f", ",", header=f"{X},{Y}", comments="")
+                places = folder / "locations" / well.plate / f"{well.well}-{site}-Nuclei.csv"
+                places.parent.mkdir(parents=True, exist_ok=True)
+                np.savetxt(places, centres, "%.2f", ",", header=f"{X},{Y}", comments="")
             row: dict[str, object] = {}
             for number, channel in enumerate(CHANNELS):
                 name = f"{well.well}_s{site}_w{(1, 2, 4)[number]}.tif"

@@ -24,6 +24,7 @@ def exposing(p: ViewParameters) -> Change:
 
 def _expose(pixels: Tensor, numbers: Tensor) -> Tensor:
     n_channels = pixels.shape[1]
-    gain, gamma = (part[:, :n_channels, None, None] for part in numbers.split(MOST_CHANNELS, dim=1))
+    each = numbers[..., None, None]
+    gain, gamma = each[:, :n_channels], each[:, MOST_CHANNELS : MOST_CHANNELS + n_channels]
     changed = pixels.clamp_min(DARKEST).log_().mul_(gamma).exp_().mul_(gain)
     return changed.mul_(pixels > 0).clamp_(0, 1)
