@@ -1,6 +1,6 @@
 """What training on cells and normalisation do for profiles by mechanism, on drawn screens.
 
-    python benchmarks/phenotypes.py [--seeds 3] [--folder FOLDER] [--set KEY=VALUE ...]
+    python benchmarks/phenotypes.py [--seeds 3] [--without-ccrl] [--folder FOLDER] [--set KEY=VALUE]
 
 For every seed a screen is drawn, whose mechanisms differ in how cells are arranged and in nothing
 that a channel's mean or deviation could tell (ccrl_wsi/synthetic_phenotypes.py); two encoders are
@@ -16,7 +16,7 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -75,10 +75,13 @@ def figures(result: MoaResult) -> dict[str, float]:
     return {name: 100 * value for name, value in zip(MEASURES, values, strict=True)}
 
 
-def networks(crops: CropSet, folder: Path, overrides: list[str]) -> Iterator[tuple[str, Embed]]:
-    """What is compared, by name."""
+def networks(
+    crops: CropSet, folder: Path, overrides: list[str], methods: Sequence[str]
+) -> Iterator[tuple[str, Embed]]:
+    """What is compared, by name; trainings that ``folder`` holds already are taken from there."""
     yield "intensities", intensities
-    for method, changes in METHODS.items():
+    for method in methods:
+        changes = METHODS[method]
         tree = load_tree(
             TrainSettings, [find_config(Path("train/drawn_cells"))], [*changes, *overrides]
         )
@@ -94,16 +97,17 @@ def networks(crops: CropSet, folder: Path, overrides: list[str]) -> Iterator[tup
         yield method, encoder
 
 
-def one_seed(seed: int, folder: Path, overrides: list[str], found: Found) -> None:
+def one_seed(seed: int, folder: Path, asked: argparse.Namespace, found: Found) -> None:
     """Draw, train and score one screen, and add to ``found``."""
     screen = folder / f"screen{seed}"
     if not screen.is_dir():
         write_drawn_screen(screen, DrawnScreen(seed=seed), locations=True)
-    overrides = [*overrides, f"data.path={screen}", f"data.cache={folder}", f"seed={seed}"]
+    overrides = [*asked.overrides, f"data.path={screen}", f"data.cache={folder}", f"seed={seed}"]
     tree = load_tree(TrainSettings, [find_config(Path("train/drawn_cells"))], overrides)
     crops = gather_crops(tree.data, tree.seed)
     print(f"seed {seed}: {len(crops)} cells", flush=True)
-    for name, embed in networks(crops, folder / f"trained{seed}", overrides):
+    methods = ["SimCLR"] if asked.without_ccrl else [*METHODS]
+    for name, embed in networks(crops, folder / f"trained{seed}", overrides, methods):
         wells, _ = prepare_wells(profile_crops(crops, embed, screen, "mean"), MoaSettings())
         for result in score_wells(wells, MoaSettings(), []):
             if result.clean_up != "cleaned up":  # learned features do not need it
@@ -114,6 +118,7 @@ def main() -> None:
     """Run every seed and print the means."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--without-ccrl", action="store_true", help="half the time")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--folder", type=Path, help="kept; else a temporary one")
     asked = parser.parse_args()
@@ -121,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         for seed in range(asked.seeds):
-            one_seed(seed, folder, asked.overrides, found)
+            one_seed(seed, folder, asked, found)
     title = (
         f"NSC and NSCB of drawn screens, means of {asked.seeds} seeds; by chance "
         f"{100 / len(MECHANISMS):.0f}, week by chance {100 / DrawnScreen().n_weeks:.0f}"
