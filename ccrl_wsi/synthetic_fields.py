@@ -86,6 +86,8 @@ class DrawnScreen:
         Of each treatment.
     n_weeks
         1 to 3.
+    mechanisms
+        Some of ``MECHANISMS``.
     """
 
     side_px: int = 220
@@ -96,6 +98,7 @@ class DrawnScreen:
     doses: tuple[float, ...] = (0.7, 1.0)
     n_wells: int = 2
     n_weeks: int = 3
+    mechanisms: tuple[str, ...] = tuple(MECHANISMS)
     seed: int = 0
 
 
@@ -118,7 +121,7 @@ def wells_of(screen: DrawnScreen) -> list[DrawnWell]:
         treatments = [(CONTROL, 0.0, CONTROL)] * screen.n_controls
         treatments += [
             (f"compound {number}-{week + 1}{'abcdefgh'[which]}", dose, mechanism)
-            for number, mechanism in enumerate(MECHANISMS, start=1)
+            for number, mechanism in enumerate(screen.mechanisms, start=1)
             for which in range(screen.n_compounds)
             for dose in screen.doses
             for _ in range(screen.n_wells)
