@@ -43,6 +43,8 @@ CleanUp = Literal["as given", "standardised", "cleaned up"]
 Normalisation = Literal["none", "whitening", "TVN", "centred TVN"]
 BEYOND_MEASURE = 1e100
 """Of a feature: its square is finite still."""
+SMALL_OF_RIDGE = 0.1
+"""Share of the ridge below which a mean variance of controls is drowned by it."""
 Kind = tuple[CleanUp, Normalisation]
 
 
@@ -175,6 +177,13 @@ def score_wells(wells: Profiles, settings: MoaSettings, remarks: list[str]) -> l
         kinds: dict[Kind, FloatArray] = {("as given", "none"): wells.features}
     else:
         kinds = _kinds(wells, is_control, batch, settings)
+        variance = float(wells.features[is_control].var(axis=0).mean())
+        if settings.tvn and variance < SMALL_OF_RIDGE * settings.ridge:
+            remarks.append(
+                f"features as given vary among controls by {variance:.1g}, far less than the ridge "
+                f"of {settings.ridge:g}: their whitening and TVN change little; read the "
+                "standardised ones, or set a smaller ridge"
+            )
         alone = batches_without_controls(is_control, batch) if batch and settings.tvn else []
         if alone:
             remarks.append(f"CORAL leaves {', '.join(alone)} as they are: too few controls")

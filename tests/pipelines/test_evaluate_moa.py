@@ -201,6 +201,15 @@ def test_what_is_left_out_of_a_feature_or_a_dose_is_told(tmp_path):
     assert "32 concentrations are no numbers, such as 'high'" in remark
 
 
+def test_a_ridge_that_drowns_the_variances_is_told(tmp_path):
+    frame = profile_frame()
+    frame.iloc[:, 5:] /= 100
+    (remark,) = evaluated(tmp_path, frame).remarks
+    assert "vary among controls by" in remark
+    assert "far less than the ridge of 1" in remark
+    assert evaluated(tmp_path, frame, "ridge=1e-4").remarks == ()
+
+
 def test_the_report_has_every_number(tmp_path):
     evaluation = evaluated(tmp_path, profile_frame())
     write_moa_report(evaluation, tmp_path / "out")
