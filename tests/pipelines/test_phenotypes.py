@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from typer.testing import CliRunner
 
 from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.datasets.bbbc021 import IMAGE_TABLE
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
 from ccrl_wsi.synthetic_fields import DrawnScreen, draw_field, wells_of
 from pipelines.cli import app
 from pipelines.crop_sets import cache_file, gather_crops
 from pipelines.drawn_screen import write_drawn_screen
+from pipelines.profile import profile
 
 SMALL = DrawnScreen(
     side_px=150, n_cells=12, n_controls=2, n_compounds=1, doses=(1.0,), n_wells=1, n_weeks=2
@@ -90,6 +92,26 @@ def test_what_is_damaged_is_told_and_the_rest_is_used(tmp_path, caplog):
     assert (everything.label == -1).any()
 
 
+def test_a_field_that_is_listed_again_counts_once(screen, tmp_path, caplog):
+    before = gather_crops(settings(screen), 0)
+    write_drawn_screen(tmp_path, SMALL)
+    table = tmp_path / IMAGE_TABLE
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[1]]) + "\n")
+    with caplog.at_level(logging.WARNING, "ccrl_wsi"):
+        again = gather_crops(settings(tmp_path), 0)
+    np.testing.assert_array_equal(again.crops, before.crops)
+    assert "is listed again: its first row counts" in caplog.text
+
+
+def test_profiles_say_what_is_wrong_before_they_work(tmp_path):
+    absent = tmp_path / "no.safetensors"
+    with pytest.raises(ConfigError, match=r"written as \.csv"):
+        profile(absent, tmp_path, tmp_path / "profiles.txt", [])
+    with pytest.raises(CcrlError, match="There is no checkpoint"):
+        profile(absent, tmp_path, tmp_path / "profiles.csv", [])
+
+
 def test_no_usable_field_is_an_error(tmp_path):
     write_drawn_screen(tmp_path, SMALL)
     for file in tmp_path.rglob("*.tif"):
@@ -120,6 +142,8 @@ def test_from_fields_to_scores(screen, tmp_path, kind):
     encoder = str(tmp_path / "encoder.safetensors")
     run = CliRunner().invoke(app, ["profile", encoder, "--data", str(screen), "-o", str(table)])
     assert run.exit_code == 0, run.output
+    with pytest.raises(ConfigError, match="size_px is not a setting of profiles"):
+        profile(Path(encoder), screen, table, ["size_px=32"])
     rows = list(csv.DictReader(table.open()))
     assert len(rows) == len(wells_of(SMALL))
     assert {row["Metadata_Batch"] for row in rows} == {"Week1", "Week2"}
