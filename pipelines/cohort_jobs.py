@@ -12,7 +12,7 @@ from ccrl_wsi.store import StoreDescription, assemble_store
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.partitions import run_partition
-from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide
+from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide, tolerates
 from pipelines.state import SlideState, load_state
 
 
@@ -115,7 +115,8 @@ def open_job(job: OpenJob) -> OpenedJob:
     opened = identify_slide(job.source, job.settings, job.models)
     with closing(opened.reader):
         state = load_state(job.folder, job.slide_id)
-        if state is not None and state.cells == opened.fingerprint:
+        is_there = state is not None and state.cells == opened.fingerprint
+        if state is not None and is_there and tolerates(state.tally, job.settings):
             return OpenedJob(job.source, state=state)
         plan = plan_slide(opened, job.settings, job.folder)
     job.folder.part(job.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)

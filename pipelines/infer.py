@@ -179,7 +179,7 @@ class CohortRun:
                 cells=job.plan.fingerprint,
                 tissue_mm2=job.plan.tissue_mm2,
                 tally=job.tally,
-                warnings=job.plan.warnings,
+                warnings=(*job.plan.warnings, *_lacks(job)),
             ),
         )
         self.folder.clear_work(job.slide_id)
@@ -208,6 +208,16 @@ class CohortRun:
         except (StoreError, StorageError):
             return ""
         return path.relative_to(self.folder.root).as_posix()
+
+
+def _lacks(job: AssembleJob) -> list[str]:
+    tally = job.tally
+    if not tally.n_skipped:
+        return []
+    return [
+        f"{job.path.name}: {tally.n_skipped} of {tally.n_tiles} tiles cannot be decoded and were "
+        "left out."
+    ]
 
 
 def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:

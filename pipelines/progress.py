@@ -125,6 +125,13 @@ class Progress:
         self.counts.done += 1
         self.working.pop(slide_id, None)
         log.info("%s: %d cells", slide_id, tally.n_cells)
+        if tally.n_skipped:
+            log.warning(
+                "%s: %d of %d tiles cannot be decoded and were left out",
+                slide_id,
+                tally.n_skipped,
+                tally.n_tiles,
+            )
         if tally.n_clipped:
             log.warning(
                 "%s: %d nuclei were cut off by their tile; a larger tiles.halo_um keeps them whole",
