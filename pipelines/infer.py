@@ -184,8 +184,7 @@ class CohortRun:
         )
         self.folder.clear_work(job.slide_id)
         self.open.pop(job.slide_id, None)
-        if self.folder.log(job.slide_id).exists():
-            self.folder.remove(self.folder.log(job.slide_id))
+        self.folder.remove(self.folder.log(job.slide_id))
         progress.slide_done(job.slide_id, job.tally)
 
     def _fail(self, job: Job, fault: Fault, progress: Progress) -> None:
