@@ -16,11 +16,11 @@ IS_PYTHON = -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" $(IS_PYTHON) 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help install demo test lint check bench screenshots clean
+.PHONY: help install demo test lint check bench bench-list screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## This list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 install: $(STAMP)  ## Make .venv and install into it
 
@@ -37,9 +37,16 @@ lint: $(STAMP)  ## Style and types
 
 check: lint test  ## Style, types and all tests: what a change must pass
 
-bench:  ## The commands behind the figures about speed and quality
-	@echo "Each prints its own figures:"
-	@for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do echo "  $(BIN)/python $$file"; \
+# Those that need neither data nor a GPU and are done in ten minutes on two idle cores.
+BENCH ?= start_up reading whole_job cell_costs instance_extraction geojson_speed million_cells
+
+bench: $(STAMP)  ## Fast benchmarks, ten minutes; BENCH="name ..." for others
+	@for name in $(BENCH); do echo; echo "== $$name"; \
+		$(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-list:  ## All benchmarks: the commands behind the figures about speed and quality
+	@echo "Each prints its own figures; see benchmarks/README.md:"
+	@for file in $(sort $(filter-out benchmarks/measured.py,$(wildcard benchmarks/[a-z]*.py))); do echo "  $(BIN)/python $$file"; \
 		sed -n '1s/^"""\(.*\)/      \1/;1s/"""$$//;1p' "$$file"; done
 
 OUT ?= out

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measured import Table
 
 from ccrl_wsi.clusters.codebook import save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows
@@ -122,7 +123,10 @@ def _measured(sender, work, arguments) -> None:  # noqa: ANN001 (multiprocessing
 
 def main(n: int) -> None:
     """Print seconds and peak memory of each step, for one slide and for four."""
-    print(f"{'':28}{'1 slide':>18}{'4 slides':>18}   of {n:,} cells and {N_DIMENSIONS} dimensions")
+    table = Table(
+        f"Cohorts of slides of {n:,} cells and {N_DIMENSIONS} dimensions",
+        ("step", "1 slide, s", "GB", "4 slides, s", "GB ", "times the memory"),
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stores = [make_store(folder, f"S{i}", n) for i in range(4)]
@@ -138,8 +142,9 @@ def main(n: int) -> None:
         fit(stores, codebook)
         for label, (work, target) in steps.items():
             found = [peak_gb(work, stores[:1], target), peak_gb(work, stores, target)]
-            told = "".join(f"{seconds:9.1f} s {gb:5.2f} GB" for seconds, gb in found)
-            print(f"{label:28}{told}", flush=True)
+            (one_s, one_gb), (four_s, four_gb) = found
+            table.row(label, one_s, one_gb, four_s, four_gb, four_gb / one_gb)
+    table.publish("cohort_memory")
 
 
 if __name__ == "__main__":

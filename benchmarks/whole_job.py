@@ -1,15 +1,14 @@
-"""Core-seconds and memory of everything but the segmentation network, on drawn tissue.
+"""Core-seconds and memory of everything but the segmentation network, on 1, 2, 4 and 8 mm2.
 
-    python benchmarks/whole_job.py                 # about five minutes
+    python benchmarks/whole_job.py                 # three minutes
 
-A slide with about 5000 nuclei per mm2 at 0.25 um per pixel is drawn and saved as JPEG pyramid.
+Slides with about 5000 nuclei per mm2 at 0.25 um per pixel are drawn and saved as JPEG pyramids.
 The network costs nothing: its maps are made of the known nuclei beforehand. All the rest is the
 real code, from decoding to the finished store and overlay: instance extraction from the maps,
 outlines, measurements, crops, morphology embedding, parts, assembly, assignment, GeoJSON.
 The budget is 3 core-seconds per mm2; TIAToolbox 2.1 with a network that costs nothing takes 12 to
-19 without crops, embedding and clusters.
-
-Memory: the same on slides of two sizes, each in a process of its own.
+21 without crops, embedding and clusters. Each slide is done in a process of its own, so that peak
+memory is its own. Cost and memory that do not grow with the area have ratios near 1.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ for _name in _THREADS.split():
     os.environ.setdefault(_name, "1")
 
 import numpy as np
+from measured import Table
 
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.nuclei.hovernet_instances import extract_instances
@@ -79,31 +78,43 @@ def draw_block() -> tuple[np.ndarray, HoVerMaps]:
     return drawn.rgb, imitate_network(drawn.labels, rng_for(0, "benchmark maps"))
 
 
-def draw(side: int, folder: Path) -> Path:
-    """A slide of ``side`` x ``side`` blocks."""
-    path = folder / f"side{side}.tif"
-    write_pyramid(path, np.tile(draw_block()[0], (side, side, 1)), MPP, compression="jpeg")
+def draw(blocks: tuple[int, int], folder: Path) -> Path:
+    """A slide of so many rows and columns of blocks."""
+    path = slide_in(folder, blocks)
+    write_pyramid(path, np.tile(draw_block()[0], (*blocks, 1)), MPP, compression="jpeg")
     return path
 
 
-def run_slide(path: Path, side: int) -> dict[str, float]:
-    """The job on a drawn slide: figures of this process."""
-    from pipelines import partitions
+def slide_in(folder: Path, blocks: tuple[int, int]) -> Path:
+    """Where the slide of so many blocks lies."""
+    return folder / f"blocks{blocks[0]}x{blocks[1]}.tif"
 
+
+def shape(text: str) -> tuple[int, int]:
+    """Rows and columns of blocks: ``4x8``, or ``8`` for a square."""
+    rows, _, columns = text.partition("x")
+    return int(rows), int(columns or rows)
+
+
+def run_slide(path: Path, blocks: tuple[int, int]) -> dict[str, float]:
+    """The job on a drawn slide: figures of this process."""
+    from pipelines import partitions, stopwatch
+
+    stopwatch.perf_counter = time.process_time  # one thread: what stages cost, not how long
     network = FreeNetwork(draw_block()[1])
     partitions.segmenter_of = lambda settings: network
     partitions.cells_of_tile = _placed(partitions.cells_of_tile, network)
     with tempfile.TemporaryDirectory() as folder:
-        _run(draw(1, Path(folder)), Path(folder) / "warm")  # Imports are not what is measured.
+        _run(draw((1, 1), Path(folder)), Path(folder) / "warm")  # Imports are not what is measured.
         network.free_seconds = 0.0
         before = time.process_time()
         report = _run(path, Path(folder) / "out")
         seconds = time.process_time() - before - network.free_seconds
     return {
-        "mm2": (side * BLOCK_PX * MPP / 1000) ** 2,
+        "mm2": blocks[0] * blocks[1] * (BLOCK_PX * MPP / 1000) ** 2,
         "cells": report["n_cells"],
         "core_s": seconds,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "free": network.free_seconds,
         **report["seconds"],
     }
@@ -138,6 +149,12 @@ def _placed(cells_of_tile: Callable[..., Any], network: FreeNetwork) -> Callable
     return call
 
 
+def peak_mib() -> float:
+    """The most memory this process had. Not getrusage's, which begins with the parent's."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def in_its_own_process(*arguments: str, script: Path = Path(__file__)) -> str:
     """What ``script`` prints when called with ``arguments``; memory is its own."""
     command = [sys.executable, str(script), *arguments]
@@ -146,45 +163,51 @@ def in_its_own_process(*arguments: str, script: Path = Path(__file__)) -> str:
 
 
 def main() -> None:
-    """Run the small and the large slide and print what they cost."""
+    """Run slides of growing area and print what they cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", type=int, nargs=2, default=(8, 16), help="blocks of 1024 px")
-    parser.add_argument("--draw", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--run", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--blocks",
+        nargs="+",
+        default=["4x4", "4x8", "8x8", "8x16"],
+        help="rows x columns of 1024 px, for each slide",
+    )
+    parser.add_argument("--draw", type=shape, help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=shape, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.draw:
         draw(arguments.draw, arguments.folder)
     elif arguments.run:
-        path = arguments.folder / f"side{arguments.run}.tif"
+        path = slide_in(arguments.folder, arguments.run)
         print(json.dumps(run_slide(path, arguments.run)))
     else:
-        compare(*arguments.sides)
+        compare(arguments.blocks)
 
 
-def compare(*sides: int) -> None:
-    """Print cost per area, and how memory grows with it."""
-    results = []
+STAGES = ("segment", "read", "measure", "outline", "crop")
+
+
+def compare(slides: list[str]) -> None:
+    """Print cost per area, and how cost and memory grow with it."""
+    results: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for side in map(str, sides):
-            in_its_own_process("--draw", side, "--folder", folder)
-            results.append(json.loads(in_its_own_process("--run", side, "--folder", folder)))
-    for figures in results:
-        per_mm2 = figures["core_s"] / figures["mm2"]
-        print(
-            f"{figures['mm2']:.1f} mm2, {figures['cells']:.0f} cells: {per_mm2:.2f} core-s/mm2 "
-            f"= {per_mm2 / BUDGET:.2f} of the budget; peak {figures['peak_mib']:.0f} MiB"
-        )
-    small, large = results[0], results[-1]
-    large["segment"] -= large.pop("free")
-    stages = {k: v for k, v in large.items() if k not in ("mm2", "cells", "core_s", "peak_mib")}
-    stages["cohort"] = large["core_s"] - sum(stages.values())
-    for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        print(f"  {stage:8} {seconds / large['mm2']:.3f} s/mm2")
-    print(
-        f"{large['mm2'] / small['mm2']:.1f} times the area takes "
-        f"{large['peak_mib'] / small['peak_mib']:.2f} times the memory"
+        for blocks in slides:
+            in_its_own_process("--draw", blocks, "--folder", folder)
+            results.append(json.loads(in_its_own_process("--run", blocks, "--folder", folder)))
+    table = Table(
+        f"Everything but the network, core-seconds per mm2 (budget {BUDGET:g})",
+        ("mm2", "cells", "all", "growth", "peak MiB", "growth ", "instances", *STAGES[1:], "rest"),
     )
+    first = results[0]
+    for found in results:
+        found["segment"] -= found["free"]
+        stages = [found[name] / found["mm2"] for name in STAGES]
+        whole = found["core_s"] / found["mm2"]
+        growth = whole / (first["core_s"] / first["mm2"])
+        memory = found["peak_mib"], found["peak_mib"] / first["peak_mib"]
+        rest = whole - sum(stages)
+        table.row(f"{found['mm2']:.1f}", int(found["cells"]), whole, growth, *memory, *stages, rest)
+    table.publish("whole_job")
 
 
 if __name__ == "__main__":

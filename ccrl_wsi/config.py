@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from ccrl_wsi.cluster_settings import ClusterSettings as ClusterSettings
 from ccrl_wsi.measurement_names import NAMES as MEASUREMENT_NAMES
@@ -127,8 +127,17 @@ class NucleiSettings(Section):
     weights: Path | None = Field(
         None, description="Local weight file; else TIAToolbox's cache, or what compact comes with."
     )
-    window_px: int = Field(1024, ge=256, description="Side of what the network sees at once.")
-    batch_size: int = Field(4, ge=1, description="Windows the network takes at once.")
+    window_px: Annotated[int, Field(ge=256)] | None = Field(
+        None,
+        description="Longest side of what the network sees at once; null: 2048 on a GPU, where "
+        "fewer pixels are seen twice; 1024 on CPU cores, for the memory.",
+    )
+    batch_size: int = Field(
+        4,
+        ge=1,
+        description="On a GPU, windows of 1024 x 1024 px the network takes at once, or as many "
+        "pixels in others. CPU cores take one window.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
     )
@@ -236,6 +245,19 @@ class ComputeSettings(Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
     )
     read_ahead: int = Field(2, ge=0, description="Tiles read before they are needed.")
+    retries: int = Field(
+        2, ge=0, description="How often a partition is tried again before its slide fails."
+    )
+    extract_behind: Literal["auto"] | NonNegativeInt = Field(
+        "auto",
+        description="Threads that finish nuclei while the network looks at the next tile; 0: in "
+        "turn with it. auto: 0 where the network is on CPU cores, up to 4 where it is on a GPU.",
+    )
+    compile: bool = Field(
+        False,
+        description="HoVer-Net and compact: compile the network with torch.compile, which takes "
+        "minutes at the start of each worker and needs a C++ compiler.",
+    )
 
 
 class Settings(Section):
@@ -298,6 +320,8 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
     for section, names in NOT_IN_CELLS.items():
         for name in names:
             del kept[section][name]
+    # What suits the device changes rounding only: results of the earlier default stay valid.
+    kept["nuclei"]["window_px"] = kept["nuclei"]["window_px"] or 1024
     return {"version": CELLS_VERSION, **kept}
 
 

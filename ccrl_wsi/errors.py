@@ -35,3 +35,7 @@ class LabelError(CcrlError):
 
 class StorageError(CcrlError):
     """An object store cannot be reached, refuses access, or has no driver here."""
+
+
+class RunStopped(CcrlError):
+    """The work cannot go on: a scheduler is gone, a folder was taken over. Exit code 1."""

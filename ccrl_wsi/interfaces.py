@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.geometry import Box, PixelGrid
@@ -53,6 +56,44 @@ class Segmenter(Protocol):
 
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8 at ``mpp`` micrometres per pixel."""
+        ...
+
+
+Maps: TypeAlias = Mapping[str, np.ndarray]
+"""What a network says of each pixel of an image, by name: each (height, width, ...)."""
+
+
+class Prediction(Protocol):
+    """Maps of one image that a device may still be working on."""
+
+    @property
+    def device_seconds(self) -> float:
+        """How long a GPU was busy with them, known once they are there; 0 on CPU cores."""
+        ...
+
+    def wait(self) -> Maps:
+        """The maps, as soon as they are there. May be called from any thread."""
+        ...
+
+
+@runtime_checkable
+class NetworkSegmenter(Segmenter, Protocol):
+    """A segmenter in two parts, for a device that shall not wait for the host.
+
+    Calling it is one part after the other: ``segment(predict(rgb, mpp).wait())``.
+    """
+
+    @property
+    def device(self) -> str:
+        """Where the network is, as PyTorch names it."""
+        ...
+
+    def predict(self, rgb: ByteArray, mpp: float) -> Prediction:
+        """The network's part. Returns before a GPU has done it."""
+        ...
+
+    def segment(self, maps: Maps) -> Segmentation:
+        """The host's part. May be called from several threads at once."""
         ...
 
 

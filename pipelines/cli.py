@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,8 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
-"""What shells take for Ctrl-C."""
+INTERRUPTED, TERMINATED = 130, 143
+"""What shells take for Ctrl-C and for SIGTERM."""
 
 
 def _say_version(wanted: bool) -> None:
@@ -260,22 +261,33 @@ def demo(
 
 def main() -> None:
     """Run a command; a known error becomes one sentence and exit code 2."""
-    from ccrl_wsi.errors import CcrlError
+    from ccrl_wsi.errors import CcrlError, RunStopped
 
+    _heed_sigterm()
     try:
         code = _invoke()
     except CcrlError as error:
         sys.stderr.write(f"ccrl-wsi: {error}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, RunStopped) else 2) from None
     except OSError as error:
         place = error.filename or "a file"
         sys.stderr.write(
             f"ccrl-wsi: {place}: {error.strerror}. Check free space and permissions.\n"
         )
         raise SystemExit(2) from None
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         sys.stderr.write("Stopped. The same command continues where it was.\n")
     raise SystemExit(code)
+
+
+def _heed_sigterm() -> None:
+    """Batch systems end a job so. What Ctrl-C puts in order is put in order then too."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def _invoke() -> int:
@@ -286,6 +298,8 @@ def _invoke() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 1
     return code if isinstance(code, int) else 0
 
 

@@ -19,7 +19,7 @@ from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.outputs.geojson import is_overlay_of
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.embedding_rows import MeanJob, mean_of_slide
-from pipelines.executors import Executor
+from pipelines.executors import Executor, each
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.jobs import Failure
 from pipelines.output_folder import OutputFolder, read_json
@@ -69,7 +69,7 @@ def cluster_cohort(
     for job in jobs:
         # Stopped from here on, a store may hold anything: what was finished no longer is.
         save_state(folder, by_id[job.slide_id].finished_as("", ()))
-    for outcome in executor.map(folder.work_on(finish_slide), jobs):
+    for outcome in each(executor, folder.work_on(finish_slide), jobs):
         state = by_id[outcome.item.slide_id]
         if outcome.result is None:
             log.error("%s failed. %s", state.slide_id, outcome.error)
@@ -165,7 +165,7 @@ def _means(
 ) -> dict[str, FloatArray]:
     """Mean embedding of each slide that can be read; others fail when they are sampled."""
     jobs = [MeanJob(state.slide_id, folder.store(state.slide_id)) for state in states]
-    outcomes = executor.map(folder.work_on(mean_of_slide), jobs)
+    outcomes = each(executor, folder.work_on(mean_of_slide), jobs)
     return {o.item.slide_id: o.result for o in outcomes if o.result is not None}
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
+from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
 
 from ccrl_wsi.errors import ConfigError
 from pipelines.machines import (
@@ -21,6 +25,7 @@ from pipelines.machines import (
     MachineSettings,
     SlurmMachine,
 )
+from pipelines.worker_setup import WorkerSetup, problems_here
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -34,8 +39,17 @@ ONE_THREAD = {
 """Workers are one per core: libraries that start threads of their own would only queue."""
 
 
-NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-"""Any free port: another run on this computer has the usual one."""
+MEMORY_OF_A_WORKER = 2 * 2**30
+"""What a partition needs in the worst case, in bytes."""
+
+
+def library_threads(partitions_at_once: int) -> dict[str, str]:
+    """What libraries are told so that all cores work and no more threads than cores.
+
+    ``partitions_at_once`` are those of this computer.
+    """
+    share = max(1, cpu_count() // partitions_at_once)
+    return dict.fromkeys(ONE_THREAD, str(share))
 
 
 class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -48,35 +62,96 @@ class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distrib
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class LateWorkers(WorkerPlugin):  # type: ignore[misc]
+    """Loads what a worker that joins later needs, before it gets work; what does not fit leaves."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.worker_setup = setup
+
+    async def setup(self, worker: Any) -> None:
+        """Runs once in each worker."""
+        problems = await asyncio.to_thread(problems_here, self.worker_setup)
+        if problems:
+            log.error("This worker does not fit the run and leaves: %s.", "; ".join(problems))
+            worker.loop.add_callback(worker.close, reason="it does not fit the run")
+
+
 @contextmanager
-def connect(machine: MachineSettings) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A client with at least one worker, and the resources a partition must ask for.
+def connect(
+    machine: MachineSettings, setup: WorkerSetup | None = None
+) -> Iterator[tuple[Client, dict[str, int]]]:
+    """A client with workers that fit, and the resources a partition must ask for.
 
     Raises
     ------
     ConfigError
-        If nothing answers, no worker comes, or a package is missing.
+        If nothing answers, no worker comes, one does not fit, or a package is missing.
     """
     if isinstance(machine, AddressMachine):
-        with _reach(machine.address) as client:
+        with _reach(machine) as client:
             _say_if_nobody_works(client, machine.address)
-            yield client, {"GPU": 1} if _announces_gpu(client) else {}
+            with _prepared(client, setup):
+                yield client, {"GPU": 1} if _announces_gpu(client) else {}
         return
     with _start(machine) as cluster, Client(cluster, set_as_default=False) as client:
         client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
+        if getattr(machine, "dashboard", None):
+            log.info("Dask's dashboard: %s", client.dashboard_link)
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
         try:
-            yield client, {"GPU": 1} if has_gpu else {}
+            with _prepared(client, setup):
+                yield client, {"GPU": 1} if has_gpu else {}
         except KeyboardInterrupt:
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
             raise
 
 
+@contextmanager
+def _prepared(client: Client, setup: WorkerSetup | None) -> Iterator[None]:
+    """Workers that were looked at; those that come later are looked at when they do.
+
+    Raises
+    ------
+    ConfigError
+        If one that is there does not fit.
+    """
+    if setup is None:
+        yield
+        return
+    _check_workers(client, setup)
+    name = f"ccrl-wsi-{uuid4().hex}"
+    client.register_plugin(LateWorkers(setup), name=name)
+    try:
+        yield
+    finally:
+        # The scheduler may outlive the run, and may be gone.
+        with suppress(OSError, TimeoutError, ValueError):
+            if client.status == "running":
+                client.unregister_worker_plugin(name)
+
+
+def _check_workers(client: Client, setup: WorkerSetup) -> None:
+    answers = client.run(problems_here, setup, on_error="return")
+    unfit = {}
+    for worker, answer in answers.items():
+        if isinstance(answer, Exception):
+            # Most often the package is not there at all.
+            unfit[worker] = f"it cannot be asked ({type(answer).__name__}: {answer})"
+        elif answer:
+            unfit[worker] = "; ".join(answer)
+    if unfit:
+        worker, said = min(unfit.items())
+        more = f" So do {len(unfit) - 1} others." if len(unfit) > 1 else ""
+        raise ConfigError(
+            f"The worker {worker} does not fit: {said}.{more} Give all workers the same "
+            "environment, weights and file systems as this computer, and start them again."
+        )
+
+
 def _start(machine: MachineSettings) -> SpecCluster:
     if isinstance(machine, LocalMachine):
-        workers = machine.workers or cpu_count()
-        return _local(workers, machine.threads, machine.memory_limit)
+        return _local(machine)
     if isinstance(machine, GpuMachine):
         return _one_worker_per_gpu(machine)
     if isinstance(machine, SlurmMachine):
@@ -84,17 +159,37 @@ def _start(machine: MachineSettings) -> SpecCluster:
     raise ConfigError(f"A machine of kind {machine.kind!r} has no workers to start.")
 
 
-def _local(workers: int, threads: int, memory_limit: str) -> LocalCluster:
+def _local(machine: LocalMachine) -> LocalCluster:
+    workers = machine.workers or fitting_workers()
     return LocalCluster(
         n_workers=workers,
-        threads_per_worker=threads,
-        memory_limit=memory_limit,
+        threads_per_worker=machine.threads,
+        memory_limit=machine.memory_limit,
         host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs=NO_DASHBOARD,
-        env=ONE_THREAD,
+        dashboard_address=machine.dashboard,
+        scheduler_kwargs={"allowed_failures": DEATHS, **_dashboard(machine)},
+        env=library_threads(workers * machine.threads),
         silence_logs=40,
     )
+
+
+def fitting_workers() -> int:
+    """As many processes as this computer has cores and memory for, at least one.
+
+    Limits of containers and batch systems count as the computer's own.
+    """
+    cores: int = cpu_count()
+    return max(1, min(cores, int(MEMORY_LIMIT // MEMORY_OF_A_WORKER)))
+
+
+def _dashboard(machine: LocalMachine | GpuMachine) -> dict[str, Any]:
+    # Any free port: another run on this computer has the usual one.
+    address = machine.dashboard or "127.0.0.1:0"
+    return {"dashboard": machine.dashboard is not None, "dashboard_address": address}
+
+
+DEATHS = 1
+"""On one computer workers die of what they do: a second death is enough to know."""
 
 
 def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
@@ -120,7 +215,8 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
         }
         for gpu in chosen
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **NO_DASHBOARD}}
+    options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_dashboard(machine)}
+    scheduler = {"cls": Scheduler, "options": options}
     return SpecCluster(scheduler=scheduler, workers=workers)
 
 
@@ -148,13 +244,16 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
     return cluster
 
 
-def _reach(address: str) -> Client:
+def _reach(machine: AddressMachine) -> Client:
+    # Without files of its own, TLS follows Dask's configuration.
+    tls = {"security": Security(require_encryption=True, **machine.tls_options())}
+    options = tls if machine.tls_options() else {}
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError):
+        return Client(machine.address, timeout=CONNECT_SECONDS, set_as_default=False, **options)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"No Dask scheduler answers at {address}. Start one with `dask scheduler`, "
-            "or check the address and the firewall."
+            f"No Dask scheduler answers at {machine.address} ({error}). Start one with "
+            "`dask scheduler`, or check the address, the firewall and the TLS files."
         ) from None
 
 

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import logging
-import traceback
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ccrl_wsi.errors import CcrlError, ConfigError
+from ccrl_wsi.errors import RunStopped
+from pipelines.faults import Fault, guarded
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from pipelines.machines import MachineSettings
+    from pipelines.worker_setup import WorkerSetup
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ccrl_wsi")
+
+RETRIES = 2
+"""How often an item is tried again unless the caller says otherwise."""
+
+COUNT_SECONDS = 2.0
+"""Workers are counted anew after this long: asking costs a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: a result, or the sentence that says what was wrong."""
+    """What became of one item: a result, or what was wrong at the last try."""
 
     item: Item
     result: Result | None
-    error: str = ""
+    fault: Fault | None = None
 
     @property
     def failed(self) -> bool:
         """Whether there is no result."""
-        return self.result is None
+        return self.fault is not None
+
+    @property
+    def error(self) -> str:
+        """The sentence that says what was wrong; empty where nothing was."""
+        return self.fault.message if self.fault else ""
 
 
 class Executor(Protocol):
@@ -45,108 +58,214 @@ class Executor(Protocol):
         """What does the work, for people."""
         ...
 
-    def map(
-        self, work: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Iterator[Outcome[Item, Result]]:
-        """Outcomes of ``work`` on ``items``, which are drawn only as they can be taken."""
+    @property
+    def n_slots(self) -> int:
+        """Items that are worked on at once."""
         ...
+
+    def run(
+        self, work: Callable[[Item], Result], take: Callable[[], Item | None]
+    ) -> Iterator[Outcome[Item, Result]]:
+        """Outcomes of ``work`` on what ``take`` gives, which is asked only when there is room.
+
+        None means that there is nothing for now; what an outcome brings about may be taken later.
+        All is done when there is nothing and nothing is under way.
+        """
+        ...
+
+
+def each(
+    executor: Executor, work: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Outcome[Item, Result]]:
+    """Outcomes of ``work`` on ``items``, which are drawn only as they can be taken."""
+    waiting = iter(items)
+    return executor.run(work, lambda: next(waiting, None))
 
 
 class Serial:
     """Here, in order. What every other executor must agree with."""
 
     description = "this process"
+    n_slots = 1
 
-    def map(
-        self, work: Callable[[Item], Result], items: Iterable[Item]
+    def __init__(self, retries: int = RETRIES) -> None:
+        self.retries = retries
+
+    def run(
+        self, work: Callable[[Item], Result], take: Callable[[], Item | None]
     ) -> Iterator[Outcome[Item, Result]]:
         """Outcomes in the order of the items."""
-        for item in items:
-            result, error = guarded(work, item)
-            yield Outcome(item, result, error)
+        queue = _Queue(take, self.retries)
+        while (attempt := queue.next(is_alone=True)) is not None:
+            outcome = Outcome(attempt.item, *guarded(work, attempt.item))
+            if not queue.takes_back(attempt, outcome):
+                yield outcome
 
 
 class Dask:
     """On the workers of a Dask client; a bounded number of items is in flight."""
 
-    def __init__(self, client: Client, *, per_worker: int = 2, resources: dict[str, int]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        resources: dict[str, int],
+        per_slot: int = 2,
+        retries: int = RETRIES,
+    ) -> None:
         self.client = client
-        self.per_worker = per_worker
         self.resources = resources
+        self.per_slot = per_slot
+        self.retries = retries
+        self._counted = (0, -COUNT_SECONDS)
 
     @property
     def description(self) -> str:
         """Scheduler and workers."""
         return f"{self._n_threads()} Dask worker threads at {self.client.scheduler.address}"
 
-    def map(
-        self, work: Callable[[Item], Result], items: Iterable[Item]
+    @property
+    def n_slots(self) -> int:
+        """Threads of all workers, or one while there are none."""
+        n_threads, when = self._counted
+        if time.monotonic() - when > COUNT_SECONDS:
+            n_threads = self._n_threads()
+            self._counted = (n_threads, time.monotonic())
+        return max(1, n_threads)
+
+    def run(
+        self, work: Callable[[Item], Result], take: Callable[[], Item | None]
     ) -> Iterator[Outcome[Item, Result]]:
-        """Outcomes as they come in."""
+        """Outcomes as they come in.
+
+        An item whose workers died may only have stood beside the one that killed them. It is tried
+        once more by itself when all else is done.
+        """
         from distributed import as_completed
 
-        waiting = iter(items)
-        flying: dict[Any, Item] = {}
+        queue = _Queue(take, self.retries)
+        flying: dict[Any, _Attempt[Item]] = {}
         done = as_completed([], loop=self.client.loop)
-        while True:
-            room = self.per_worker * max(1, self._n_threads()) - len(flying)
-            for item in islice(waiting, max(0, room)):
-                future = self.client.submit(
-                    guarded, work, item, pure=False, retries=2, resources=self.resources or None
-                )
-                flying[future] = item
-                done.add(future)
-            if not flying:
-                return
-            future = next(done)
-            yield _outcome(flying.pop(future), future)
+        try:
+            while True:
+                while len(flying) < self.per_slot * self.n_slots:
+                    attempt = queue.next(is_alone=not flying)
+                    if attempt is None:
+                        break
+                    future = self._submit(work, attempt.item)
+                    flying[future] = attempt
+                    done.add(future)
+                if not flying:
+                    return
+                future = next(done)
+                attempt = flying.pop(future)
+                outcome = self._outcome(attempt.item, future)
+                if not queue.takes_back(attempt, outcome):
+                    yield outcome
+        finally:
+            self._forget(list(flying))
+
+    def _submit(self, work: Callable[[Item], Result], item: Item) -> Any:
+        return self.client.submit(guarded, work, item, pure=False, resources=self.resources or None)
+
+    def _outcome(self, item: Item, future: Any) -> Outcome[Item, Any]:
+        """Worker deaths fail their item; the scheduler's death ends the run."""
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        try:
+            return Outcome(item, *future.result())
+        except KilledWorker:
+            return Outcome(item, None, WORKERS_DIED)
+        except FutureCancelledError:
+            raise RunStopped(
+                f"The Dask scheduler at {self.client.scheduler.address} stopped answering. Start "
+                "it again and give the same command: what is finished stays."
+            ) from None
 
     def _n_threads(self) -> int:
-        return sum(self.client.nthreads().values())
+        try:
+            return sum(self.client.nthreads().values())
+        except OSError:  # It is gone; the futures say so.
+            return 0
+
+    def _forget(self, futures: list[Any]) -> None:
+        """What nobody waits for any more must not keep workers busy."""
+        if futures and self.client.status == "running":
+            self.client.cancel(futures)
 
 
-def guarded(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, str]:
-    """Result and no error, or no result and the sentence of a :class:`CcrlError`."""
-    try:
-        return work(item), ""
-    except CcrlError as error:
-        return None, f"{type(error).__name__}: {error}"
+WORKERS_DIED = Fault(
+    "Workers died while they worked on this, probably for want of memory. Run again with fewer "
+    "workers: a machine file with `kind: local` and `workers: N`.",
+    stage="workers",
+)
 
 
-def _outcome(item: Item, future: Any) -> Outcome[Item, Any]:
-    """Worker deaths fail their item; any other unknown error is ours and stops the run."""
-    from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[Item]):
+    item: Item
+    number: int = 0
+    is_suspect: bool = False
 
-    try:
-        result, error = future.result()
-    except (KilledWorker, FutureCancelledError) as death:
-        log.debug("%s", "".join(traceback.format_exception(death)))
-        return Outcome(
-            item,
-            None,
-            "Workers died while they worked on this, probably for want of memory. "
-            "Run again with fewer workers: a machine file with `kind: local` and `workers: N`.",
-        )
-    return Outcome(item, result, error)
+
+class _Queue(Generic[Item]):
+    """What is to be done, and what is to be tried again."""
+
+    def __init__(self, take: Callable[[], Item | None], retries: int) -> None:
+        self._take, self._retries = take, retries
+        self._again: deque[_Attempt[Item]] = deque()
+        self._suspects: deque[_Attempt[Item]] = deque()
+
+    def next(self, *, is_alone: bool) -> _Attempt[Item] | None:
+        """What to try next, or nothing for now; ``is_alone``: nothing else is under way."""
+        if self._again:
+            return self._again.popleft()
+        item = self._take()
+        if item is not None:
+            return _Attempt(item)
+        return self._suspects.popleft() if is_alone and self._suspects else None
+
+    def takes_back(self, attempt: _Attempt[Item], outcome: Outcome[Item, Any]) -> bool:
+        """Whether the item is tried again, so that this outcome is not the last word."""
+        if outcome.fault is None:
+            return False
+        if outcome.fault == WORKERS_DIED:
+            if not attempt.is_suspect:
+                self._suspects.append(replace(attempt, is_suspect=True))
+            return not attempt.is_suspect
+        if attempt.number >= self._retries:
+            return False
+        log.debug("Try %d failed: %s", attempt.number + 1, outcome.error)
+        self._again.append(replace(attempt, number=attempt.number + 1))
+        return True
 
 
 @contextmanager
-def open_executor(machine: MachineSettings) -> Iterator[Executor]:
+def open_executor(
+    machine: MachineSettings, setup: WorkerSetup | None = None, retries: int = RETRIES
+) -> Iterator[Executor]:
     """The executor that ``machine`` describes; closed at the end.
+
+    Parameters
+    ----------
+    setup
+        What every worker checks and loads before it is given work.
+    retries
+        How often an item is tried again.
 
     Raises
     ------
     ConfigError
-        If a scheduler does not answer or an optional package is missing.
+        If a scheduler does not answer, workers do not fit, or an optional package is missing.
     """
     if machine.kind == "serial":
-        yield Serial()
+        yield Serial(retries)
         return
     from pipelines.dask_clusters import connect
 
-    with connect(machine) as (client, resources):
-        yield Dask(client, resources=resources)
+    with connect(machine, setup) as (client, resources):
+        yield Dask(client, resources=resources, retries=retries)
 
 
-__all__ = ["ConfigError", "Dask", "Executor", "Outcome", "Serial", "guarded", "open_executor"]
+__all__ = ["Dask", "Executor", "Outcome", "Serial", "each", "open_executor"]

@@ -1,63 +1,29 @@
-"""A cohort of slides to cells: one stream of partitions over all slides, nothing done twice."""
+"""A cohort of slides to cells: one stream of jobs over all slides, nothing done twice."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import CcrlError, StoreError
+from ccrl_wsi.errors import StoreError
 from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
-from ccrl_wsi.store import StoreDescription, assemble_store
+from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
 from pipelines.executors import Executor, Outcome
+from pipelines.faults import Fault, fault_of
 from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally
 from pipelines.models import Models
-from pipelines.output_folder import OutputFolder
-from pipelines.partitions import run_partition
-from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide
+from pipelines.output_folder import OutputFolder, write_text
+from pipelines.plan import job_of, largest_first
 from pipelines.progress import Progress
-from pipelines.state import SlideState, known_slides, load_state, save_state
+from pipelines.state import SlideState, save_state
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AssembleJob:
-    """A slide whose partitions are all committed."""
-
-    plan: SlidePlan
-    parts: tuple[Path, ...]
-    store: Path
-    description: StoreDescription
-    tally: Tally
-
-    @property
-    def slide_id(self) -> str:
-        """The slide to assemble."""
-        return self.plan.slide_id
-
-    @property
-    def where(self) -> str:
-        """The whole slide, for messages."""
-        return "whole slide"
-
-    @property
-    def reads(self) -> tuple[Path, ...]:
-        """What must be there before."""
-        return self.parts
-
-    @property
-    def writes(self) -> tuple[Path, ...]:
-        """What is there afterwards."""
-        return (self.store,)
-
-
-Job = PartitionJob | AssembleJob
+AHEAD = 2
+"""Partitions kept ready for each slot, so that opening the next slide leaves no worker idle."""
 
 
 @dataclass(slots=True)
@@ -70,106 +36,119 @@ class _Open:
 
 
 class CohortRun:
-    """Takes slides to stores. Keeps what is in flight; the work itself is elsewhere."""
+    """Takes slides to stores. Keeps what is in flight; the work itself is elsewhere.
 
-    def __init__(self, folder: OutputFolder, settings: Settings, models: Models) -> None:
+    Of the cohort only names are held: as many slides are open as keep the workers busy.
+    """
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        settings: Settings,
+        models: Models,
+        *,
+        still_ours: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``still_ours`` is asked again and again; it raises what must end the run."""
         self.folder, self.settings, self.models = folder, settings, models
+        self.still_ours = still_ours
+        self.waiting: deque[SlideSource] = deque()
+        self.n_opening = 0
         self.open: dict[str, _Open] = {}
-        self.ready: deque[AssembleJob] = deque()
+        self.partitions: deque[PartitionJob] = deque()
+        self.complete: deque[AssembleJob] = deque()
         self.failures: dict[str, Failure] = {}
 
     def run(
         self, sources: Sequence[SlideSource], executor: Executor, progress: Progress
     ) -> list[Failure]:
         """Do all slides; those that cannot be done are returned, the rest is finished."""
+        # With several workers the largest must not come last, when all others have nothing to do.
+        in_order = sources if executor.n_slots == 1 else largest_first(sources)
+        self.waiting.extend(in_order)
+
+        def take() -> Job | None:
+            return self._next_job(executor.n_slots)
+
         work = self.folder.work_on(do_job)
-        self.folder.look_up(known_slides(self.folder))
-        for outcome in executor.map(work, self._jobs(sources, progress)):
-            self._take(outcome, progress)
-        last: list[Job] = list(self.ready)
-        for outcome in executor.map(work, last):
+        outcomes: Iterator[Outcome[Job, OpenedJob | Tally | int]] = executor.run(work, take)
+        for outcome in outcomes:
+            self.still_ours()
             self._take(outcome, progress)
         with suppress(OSError):  # Parts of failed slides stay, for the next run.
             (self.folder.root / "work").rmdir()
         return list(self.failures.values())
 
-    def _jobs(self, sources: Sequence[SlideSource], progress: Progress) -> Iterator[Job]:
-        """Partitions slide by slide; a slide is assembled as soon as its last one is in."""
-        for source in sources:
-            for job in self._open_slide(source, progress):
-                yield from self._take_ready()
-                if job.slide_id not in self.failures:
-                    yield job
-        yield from self._take_ready()
+    def _next_job(self, n_slots: int) -> Job | None:
+        """Assembling first, for it frees space; slides are opened while there is little to do."""
+        if self.complete:
+            return self.complete.popleft()
+        while self.partitions and self.partitions[0].slide_id in self.failures:
+            self.partitions.popleft()
+        ahead = AHEAD * n_slots if n_slots > 1 else 1
+        if self.waiting and len(self.partitions) < ahead and self.n_opening < n_slots:
+            self.n_opening += 1
+            source = self.waiting.popleft()
+            return OpenJob(source, self.settings, self.models.fingerprints, self.folder)
+        return self.partitions.popleft() if self.partitions else None
 
-    def _take_ready(self) -> Iterator[AssembleJob]:
-        while self.ready:
-            yield self.ready.popleft()
-
-    def _open_slide(self, source: SlideSource, progress: Progress) -> list[PartitionJob]:
+    def _take(self, outcome: Outcome[Job, OpenedJob | Tally | int], progress: Progress) -> None:
+        job, result = outcome.item, outcome.result
+        self.n_opening -= isinstance(job, OpenJob)
+        if outcome.fault is not None:
+            if isinstance(job, AssembleJob):
+                remove_damaged(self.folder, job.parts)
+            self._fail(job, outcome.fault, progress)
+            return
         try:
-            opened = identify_slide(source, self.settings, self.models.fingerprints)
-            with closing(opened.reader):
-                state = load_state(self.folder, source.slide_id)
-                if state is not None and state.cells == opened.fingerprint:
-                    self._keep(state, source, progress)
-                    return []
-                plan = plan_slide(opened, self.settings, self.folder)
-        except CcrlError as error:
-            self._fail(source.slide_id, source.path, "open", "", str(error), progress)
-            return []
+            if isinstance(result, OpenedJob):
+                self._begin(result, progress)
+            elif isinstance(result, Tally) and isinstance(job, PartitionJob):
+                self._count(job, result, progress)
+            elif isinstance(job, AssembleJob):
+                self._finish(job, progress)
+        except StoreError as error:  # The slide's record cannot be written.
+            self._fail(job, fault_of(error), progress)
+
+    def _begin(self, opened: OpenedJob, progress: Progress) -> None:
+        plan, state = opened.plan, opened.state
+        if state is not None:
+            self._keep(state, opened.source)
+            progress.slide_is_there(state)
+        if plan is None:
+            return
+        self.folder.forget(plan.slide_id)
         for warning in plan.warnings:
             progress.say(warning)
-        return self._missing_jobs(plan, progress)
+        missing = [p for p in plan.partitions if p.number not in opened.done]
+        slide = _Open(plan, {p.number for p in missing}, opened.tally)
+        self.open[plan.slide_id] = slide
+        self.partitions.extend(job_of(plan, p, self.settings, self.folder) for p in missing)
+        progress.slide_begins(plan, len(opened.done), opened.tally)
+        self._close_if_complete(slide)
 
-    def _keep(self, state: SlideState, source: SlideSource, progress: Progress) -> None:
+    def _keep(self, state: SlideState, source: SlideSource) -> None:
         """The slide's cells are there; what the user says of it may be new."""
-        self.folder.clear_work(state.slide_id)
+        self.folder.clear_work(state.slide_id, is_likely=False)
         said = {n: getattr(source, n) for n in ("patient", "group", "site", "scanner")}
         changed = replace(state, **said)
         if (state.patient, state.group) != (source.patient, source.group):
             changed = replace(changed, finish="")  # The store says so too.
         if changed != state:
             save_state(self.folder, changed)
-        progress.slide_is_there(state)
 
-    def _missing_jobs(self, plan: SlidePlan, progress: Progress) -> list[PartitionJob]:
-        self.folder.part(plan.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)
-        slide = self.open[plan.slide_id] = _Open(plan, set())
-        jobs = [job_of(plan, p, self.settings, self.folder) for p in plan.partitions]
-        missing = []
-        for job in jobs:
-            tally = committed_tally(job, self.folder.readable_part(job.target))
-            if tally is None:
-                slide.missing.add(job.partition.number)
-                missing.append(job)
-            else:
-                slide.tally += tally
-        progress.slide_begins(plan, len(jobs) - len(missing), slide.tally)
+    def _count(self, job: PartitionJob, tally: Tally, progress: Progress) -> None:
+        slide = self.open[job.slide_id]
+        slide.missing.discard(job.partition.number)
+        slide.tally += tally
+        progress.partition_done(job.slide_id, tally)
         self._close_if_complete(slide)
-        return missing
-
-    def _take(self, outcome: Outcome[Job, Tally | int], progress: Progress) -> None:
-        job = outcome.item
-        if outcome.failed:
-            stage = "assemble" if isinstance(job, AssembleJob) else "cells"
-            if isinstance(job, AssembleJob):
-                remove_damaged(self.folder, job.parts)
-            self._fail(job.slide_id, _path(job), stage, job.where, outcome.error, progress)
-        elif isinstance(job, AssembleJob):
-            self._finish(job, progress)
-        elif isinstance(outcome.result, Tally):
-            slide = self.open[job.slide_id]
-            slide.missing.discard(job.partition.number)
-            slide.tally += outcome.result
-            progress.partition_done(job.slide_id, outcome.result)
-            self._close_if_complete(slide)
 
     def _close_if_complete(self, slide: _Open) -> None:
         plan = slide.plan
         if slide.missing or plan.slide_id in self.failures:
             return
-        self.ready.append(
+        self.complete.append(
             AssembleJob(
                 plan=plan,
                 parts=tuple(self.folder.part(plan.slide_id, p.name) for p in plan.partitions),
@@ -199,15 +178,29 @@ class CohortRun:
         )
         self.folder.clear_work(job.slide_id)
         self.open.pop(job.slide_id, None)
+        self.folder.remove(self.folder.log(job.slide_id))
         progress.slide_done(job.slide_id, job.tally)
 
-    def _fail(
-        self, slide_id: str, path: Path, stage: str, where: str, message: str, progress: Progress
-    ) -> None:
-        if slide_id in self.failures:
+    def _fail(self, job: Job, fault: Fault, progress: Progress) -> None:
+        if job.slide_id in self.failures:
             return
-        self.failures[slide_id] = Failure(slide_id, str(path), stage, where, message)
-        progress.slide_failed(slide_id, message)
+        self.open.pop(job.slide_id, None)
+        stage = fault.stage or STAGES[type(job)]
+        where = fault.place or getattr(job, "where", "")
+        self.failures[job.slide_id] = Failure(
+            job.slide_id, str(job.path), stage, where, fault.message, self._log(job, fault)
+        )
+        progress.slide_failed(job.slide_id, fault.message)
+
+    def _log(self, job: Job, fault: Fault) -> str:
+        """Where in the folder the trace was written; nothing where that was not possible."""
+        path = self.folder.log(job.slide_id)
+        try:
+            write_text(path, self.folder.told(f"{fault.message}\n\n{fault.trace}"))
+            self.folder.publish(path)
+        except StoreError:
+            return ""
+        return path.relative_to(self.folder.root).as_posix()
 
 
 def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:
@@ -218,14 +211,3 @@ def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:
                 read_part(file)
         except StoreError:
             folder.remove(part)
-
-
-def do_job(job: Job) -> Tally | int:
-    """A partition's tally, or the number of cells of an assembled slide."""
-    if isinstance(job, AssembleJob):
-        return assemble_store(job.store, job.parts, job.description)
-    return run_partition(job)
-
-
-def _path(job: Job) -> Path:
-    return job.plan.info.path if isinstance(job, AssembleJob) else job.info.path

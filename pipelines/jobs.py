@@ -56,6 +56,11 @@ class PartitionJob:
         return self.info.slide_id
 
     @property
+    def path(self) -> Path:
+        """The slide's file."""
+        return self.info.path
+
+    @property
     def where(self) -> str:
         """The partition, for messages."""
         return f"partition {self.partition.number}"
@@ -86,7 +91,14 @@ class Tally:
     n_tiles, area_mm2
         Tiles looked at, and the area of their cores.
     seconds
-        Time by stage.
+        Time by stage, of all threads that were at it.
+    lane_seconds
+        Time by lane (reading, network, nuclei), shared by its threads: the longest one binds.
+    elapsed_seconds
+        From the first tile to the last embedding. Partitions done at the same time count in full.
+    wall_seconds, device_seconds
+        The same, shared by the partitions that a process does at the same time; and of that, how
+        long its GPU was busy with the segmenter's network.
     """
 
     n_cells: int = 0
@@ -95,27 +107,46 @@ class Tally:
     n_tiles: int = 0
     area_mm2: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
+    lane_seconds: dict[str, float] = field(default_factory=dict)
+    elapsed_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    device_seconds: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
-        seconds = dict(self.seconds)
-        for stage, value in other.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
         return Tally(
             self.n_cells + other.n_cells,
             self.n_clipped + other.n_clipped,
             self.n_read_again + other.n_read_again,
             self.n_tiles + other.n_tiles,
             self.area_mm2 + other.area_mm2,
-            seconds,
+            _added(self.seconds, other.seconds),
+            _added(self.lane_seconds, other.lane_seconds),
+            self.elapsed_seconds + other.elapsed_seconds,
+            self.wall_seconds + other.wall_seconds,
+            self.device_seconds + other.device_seconds,
         )
+
+    def lane_shares(self) -> dict[str, float]:
+        """Share of the time that each lane was busy; that of a network on a GPU is the GPU's."""
+        if not self.elapsed_seconds:
+            return {}
+        shares = {lane: busy / self.elapsed_seconds for lane, busy in self.lane_seconds.items()}
+        if self.device_seconds:
+            shares["network"] = self.device_seconds / self.wall_seconds
+        return shares
+
+
+def _added(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in {**one, **other}}
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a slide has no result."""
+    """Why a slide has no result; ``log`` is a file in the output folder."""
 
     slide_id: str
     path: str
     stage: str
     where: str
     message: str
+    log: str = ""

@@ -19,6 +19,9 @@ from pydantic import (
 from ccrl_wsi.config_files import find_config
 from ccrl_wsi.errors import ConfigError
 
+LEAST_MARGIN_MINUTES = 3
+"""Between the end of a worker and that of its job; a partition should be done in that time."""
+
 Count = Annotated[int, Field(ge=1)]
 Memory = Annotated[
     str, Field(pattern=r"^\d+(\.\d+)? ?([kKMGT]i?)?B$", description="For example 16 GB.")
@@ -32,6 +35,16 @@ class _Machine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Dashboard = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[^:\s]*:\d+$",
+        description="Address of Dask's dashboard, such as 127.0.0.1:8787; absent: none. "
+        "Whoever reaches it sees paths and settings.",
+    ),
+]
+
+
 class SerialMachine(_Machine):
     """The calling process, one partition after the other: the reference."""
 
@@ -42,9 +55,12 @@ class LocalMachine(_Machine):
     """Dask workers on this computer, bound to loopback."""
 
     kind: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="Processes; absent: one per usable core.")
+    workers: Count | None = Field(
+        None, description="Processes; absent: one per usable core that has 2 GiB of memory."
+    )
     threads: Count = Field(1, description="Partitions a process works on at once.")
     memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")
+    dashboard: Dashboard = None
 
 
 class GpuMachine(_Machine):
@@ -52,8 +68,11 @@ class GpuMachine(_Machine):
 
     kind: Literal["gpu"] = "gpu"
     gpus: Count | None = Field(None, description="GPUs to use; absent: all that are visible.")
-    threads: Count = Field(1, description="Partitions a process works on at once.")
+    threads: Count = Field(
+        2, description="Partitions a process works on at once; 2: one begins while another ends."
+    )
     memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")
+    dashboard: Dashboard = None
 
 
 class SlurmMachine(_Machine):
@@ -75,6 +94,13 @@ class SlurmMachine(_Machine):
     job_extra_directives: tuple[str, ...] = ()
     job_script_prologue: tuple[str, ...] = ()
     gpu: bool = Field(False, description="Each job has a GPU: its worker announces GPU=1.")
+    tls: bool = Field(
+        False, description="Encrypt everything between nodes, with keys made for this run."
+    )
+    shared_temp_directory: str | None = Field(
+        None, description="Where nodes find the keys of `tls`; absent: the current folder."
+    )
+    dashboard: Dashboard = None
     minimum_jobs: int = Field(1, ge=0)
     maximum_jobs: Count = 8
 
@@ -94,12 +120,29 @@ class SlurmMachine(_Machine):
 
     def cluster_options(self) -> dict[str, Any]:
         """Keyword arguments for ``dask_jobqueue.SLURMCluster``; what is not given is left out."""
-        own = {"kind", "gpu", "minimum_jobs", "maximum_jobs"}
+        own = {"kind", "gpu", "tls", "dashboard", "minimum_jobs", "maximum_jobs"}
         given = self.model_dump(exclude=own, exclude_none=True)
         options = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-        if self.gpu:
-            options["worker_extra_args"] = ["--resources", "GPU=1"]
+        # Nodes must reach the scheduler; its dashboard stays on this computer unless told.
+        options["scheduler_options"] = {
+            "dashboard": self.dashboard is not None,
+            "dashboard_address": self.dashboard or "127.0.0.1:0",
+        }
+        options["worker_extra_args"] = [*self._lifetime(), *self._resources()]
+        if self.tls:
+            options["security"] = True
         return options
+
+    def _resources(self) -> list[str]:
+        return ["--resources", "GPU=1"] if self.gpu else []
+
+    def _lifetime(self) -> list[str]:
+        """Workers hand their work on before the job's time is over, not all at the same moment."""
+        total = _minutes(self.walltime)
+        margin = max(LEAST_MARGIN_MINUTES, total // 20)
+        if total < 3 * margin:
+            return []
+        return ["--lifetime", f"{total - 2 * margin}m", "--lifetime-stagger", f"{margin}m"]
 
 
 class AddressMachine(_Machine):
@@ -107,6 +150,20 @@ class AddressMachine(_Machine):
 
     kind: Literal["address"] = "address"
     address: Address
+    tls_ca_file: Path | None = Field(
+        None, description="Certificate that scheduler and workers trust."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate of this client.")
+    tls_key: Path | None = Field(None, description="Its key; absent: in the same file.")
+
+    def tls_options(self) -> dict[str, str]:
+        """Keyword arguments for ``distributed.Security``; empty where no file is named."""
+        named = {
+            "tls_ca_file": self.tls_ca_file,
+            "tls_client_cert": self.tls_cert,
+            "tls_client_key": self.tls_key,
+        }
+        return {name: str(path.expanduser()) for name, path in named.items() if path}
 
 
 MachineSettings: TypeAlias = (
@@ -138,6 +195,12 @@ def load_machine(on: str) -> MachineSettings:
     is_own_file = path.name != on or (bool(path.suffix) and path.is_file())
     file = find_config(on if is_own_file else f"machine/{on}")
     return _parse(_read(file), str(file))
+
+
+def _minutes(walltime: str) -> int:
+    days, _, clock = walltime.rpartition("-")
+    hours, minutes, _ = map(int, clock.split(":"))
+    return (int(days or 0) * 24 + hours) * 60 + minutes
 
 
 def _read(file: Path) -> Any:

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import psutil
 
-from ccrl_wsi.errors import ConfigError, StorageError
+from ccrl_wsi.errors import ConfigError, RunStopped, StorageError
 from ccrl_wsi.object_storage import ObjectFolder
 
 LOCK = ".lock"
@@ -68,6 +68,11 @@ class ObjectLock:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="object lock", daemon=True)
 
+    @property
+    def sign(self) -> tuple[str, str]:
+        """An object, and the text in it by which another computer knows that it is this run's."""
+        return f"{self._objects.url}/{LOCK}", str(self._own["owner"])
+
     def take(self) -> None:
         """Hold the folder from now on.
 
@@ -95,11 +100,11 @@ class ObjectLock:
 
         Raises
         ------
-        ConfigError
+        RunStopped
             If another process took it over, or may have.
         """
         if self._is_lost:
-            raise ConfigError(
+            raise RunStopped(
                 f"{self._objects.url} could not be held: this process was stopped or cut off for "
                 "too long, and another run may work there. Run the same command again when that "
                 "one has ended: what is finished stays."

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipelines.folder_lock import exclusive
-from pipelines.object_lock import exclusive_objects
+from pipelines.folder_lock import FolderLock, exclusive
+from pipelines.object_lock import ObjectLock, exclusive_objects
 from pipelines.output_folder import OutputFolder
 
 
 @contextmanager
-def held(folder: OutputFolder) -> Iterator[None]:
+def held(folder: OutputFolder) -> Iterator[FolderLock | ObjectLock]:
     """Hold ``folder``; errors are told by the names that the user knows.
 
     Raises
@@ -20,14 +20,14 @@ def held(folder: OutputFolder) -> Iterator[None]:
         If another process holds it.
     """
     if folder.remote is None:
-        with exclusive(folder.root):
-            yield
+        with exclusive(folder.root) as local:
+            yield local
         return
     with folder.telling(), exclusive_objects(folder.remote.objects) as lock:
         folder.remote.lock = lock
         # What another run changed before this one held the folder.
         folder.remote.refresh()
         try:
-            yield
+            yield lock
         finally:
             folder.remote.lock = None

@@ -1,26 +1,45 @@
-"""One partition, from pixels to a part on disk: what a worker does in one go."""
+"""One partition, from pixels to a part on disk: what a worker does in one go.
+
+Three lanes work at the same time: pixels are read ahead of the network, and nuclei are found,
+measured and cut out behind it. Their order is kept, so that threads change no byte.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from time import perf_counter
 
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
+from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter
 from ccrl_wsi.measurement_names import MEASUREMENTS
-from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
 from ccrl_wsi.parts import write_part
-from ccrl_wsi.records import Cells, Tile
+from ccrl_wsi.records import Cells, Segmentation, Tile
+from pipelines.freed_memory import keep_freed_memory
 from pipelines.jobs import PartitionJob, Tally
-from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.lanes import Lanes, in_order, lanes_for
+from pipelines.stopwatch import SharedTime, Stopwatch
+from pipelines.tile_pass import Segment, SlideView, cells_of_tile
 from pipelines.tools import encoder_of, reader_of, segmenter_of, tissue_of
 
+PASSING = SharedTime()
+"""The time of this process, which several partitions may share."""
 
-def run_partition(job: PartitionJob) -> Tally:
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A tile the network has been asked about; ``None`` where there is no network to ask."""
+
+    tile: Tile
+    rgb: ByteArray
+    prediction: Prediction | None
+
+
+def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     """Find, measure, crop and embed the nuclei of a partition and commit them at once.
 
     Raises
@@ -28,19 +47,18 @@ def run_partition(job: PartitionJob) -> Tally:
     SlideError, ModelError
         If the slide cannot be decoded there, or a network cannot be loaded.
     """
-    watch = Stopwatch()
+    keep_freed_memory()
+    watch = watch or Stopwatch()
     with watch.stage("load"):
         view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
         segmenter, encoder = segmenter_of(job.settings), encoder_of(job.settings)
-    found = [Cells.empty(len(MEASUREMENTS), 0, job.settings.crops.rule[1])]
-    n_again = 0
-    for tile, rgb in _read_ahead(job, view, watch):
-        cells, again = cells_of_tile(rgb, tile, view, segmenter, job.settings, watch)
-        found.append(cells)
-        n_again += again
-    cells = Cells.concat(found)
-    with watch.stage("embed"):
-        embedding = encoder(cells.crops, _measurements(cells, job))
+    is_on_gpu = isinstance(segmenter, NetworkSegmenter) and segmenter.device.startswith("cuda")
+    lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
+    began = perf_counter()
+    with PASSING.share() as share:
+        cells, n_again = _Pass(job, view, segmenter, lanes, watch).cells()
+        with watch.stage("embed"):
+            embedding = encoder(cells.crops, _measurements(cells, job))
     kept = cells.crops if job.settings.crops.keep else cells.crops[:0]
     cells = replace(cells, embedding=embedding, crops=kept)
     tally = Tally(
@@ -50,37 +68,85 @@ def run_partition(job: PartitionJob) -> Tally:
         n_tiles=len(job.partition.tiles),
         area_mm2=sum(t.core.area for t in job.partition.tiles) * job.grid.pixel_area_um2 / 1e6,
         seconds=watch.seconds,
+        lane_seconds=lanes.busy(watch.seconds),
+        elapsed_seconds=perf_counter() - began,
+        wall_seconds=share[0],
+        device_seconds=watch.device_seconds,
     )
     with watch.stage("write"):
         write_part(job.target, cells, {"fingerprint": job.fingerprint, "tally": asdict(tally)})
     return tally
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One pass over the tiles of a partition."""
+
+    job: PartitionJob
+    view: SlideView
+    segmenter: Segmenter
+    lanes: Lanes
+    watch: Stopwatch
+
+    def cells(self) -> tuple[Cells, int]:
+        """All cells, not embedded yet, and how many crops were read again."""
+        found = [Cells.empty(len(MEASUREMENTS), 0, self.job.settings.crops.rule[1])]
+        n_again = 0
+        behind = self.lanes.behind
+        # One more than there are threads, so that none is idle while the network is asked.
+        for cells, again in in_order(
+            self._finish, self._seen(), threads=behind, at_once=behind + 1, name="nuclei"
+        ):
+            found.append(cells)
+            n_again += again
+        return Cells.concat(found), n_again
+
+    def _seen(self) -> Iterator[_Seen]:
+        """The tiles in order, as the network is asked about them."""
+        tiles, lanes = self.job.partition.tiles, self.lanes
+        pixels = in_order(
+            self._read, tiles, threads=lanes.readers, at_once=lanes.ahead + 1, name="reader"
+        )
+        for tile in tiles:
+            with self.watch.waiting("pixels"):
+                rgb = next(pixels)
+            yield _Seen(tile, rgb, self._ask(rgb))
+
+    def _read(self, tile: Tile) -> ByteArray:
+        with self.watch.stage("read"):
+            return self.view.reader.read(tile.read, self.view.grid)
+
+    def _ask(self, rgb: ByteArray) -> Prediction | None:
+        if not isinstance(self.segmenter, NetworkSegmenter):
+            return None
+        with self.watch.stage("network"):
+            return self.segmenter.predict(rgb, self.view.grid.mpp)
+
+    def _finish(self, seen: _Seen) -> tuple[Cells, int]:
+        """The cells of a tile; waits for its maps."""
+        segment: Segment = self.segmenter
+        if isinstance(self.segmenter, NetworkSegmenter) and seen.prediction is not None:
+            segment = partial(_of_maps, self.segmenter, self._arrived(seen.prediction))
+        return cells_of_tile(seen.rgb, seen.tile, self.view, segment, self.job.settings, self.watch)
+
+    def _arrived(self, prediction: Prediction) -> Maps:
+        with self.watch.waiting("maps"):
+            maps = prediction.wait()
+        self.watch.device_worked(prediction.device_seconds, perf_counter())
+        return maps
+
+
+def _of_maps(segmenter: NetworkSegmenter, maps: Maps, rgb: ByteArray, mpp: float) -> Segmentation:
+    """What is left to do for a segmenter whose network has seen ``rgb``."""
+    del rgb, mpp
+    return segmenter.segment(maps)
+
+
 def _measurements(cells: Cells, job: PartitionJob) -> FloatArray:
     """What the encoder is told of ``cells``: what is stored, and boundaries if it asks for them."""
     if job.settings.embedding.encoder not in NEED_OUTLINES:
         return cells.measurements
+    from ccrl_wsi.nuclei.boundary_shapes import measure_boundaries
+
     shapes = measure_boundaries(cells.outlines, job.info.mpp)
     return np.hstack([cells.measurements, shapes])
-
-
-def _read_ahead(
-    job: PartitionJob, view: SlideView, watch: Stopwatch
-) -> Iterator[tuple[Tile, ByteArray]]:
-    """Tiles with their pixels; the next ones are decoded while one is worked on."""
-    tiles = job.partition.tiles
-    ahead = job.settings.compute.read_ahead
-    if ahead == 0:
-        for tile in tiles:
-            with watch.stage("read"):
-                rgb = view.reader.read(tile.read, view.grid)
-            yield tile, rgb
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        coming: list[Future[ByteArray]] = []
-        for number, tile in enumerate(tiles):
-            for wanted in tiles[number + len(coming) : number + ahead + 1]:
-                coming.append(pool.submit(view.reader.read, wanted.read, view.grid))
-            with watch.stage("read"):
-                rgb = coming.pop(0).result()
-            yield tile, rgb

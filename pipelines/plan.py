@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -75,7 +76,6 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
     folder.publish(folder.tissue(info.slide_id))
-    folder.forget(info.slide_id)
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
@@ -90,6 +90,26 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         fingerprint=opened.fingerprint,
         warnings=_warnings(info, he_warning(thumbnail.rgb), is_empty=not partitions),
     )
+
+
+def largest_first(sources: Sequence[SlideSource]) -> list[SlideSource]:
+    """``sources`` by the size of their files, which tells the area well enough.
+
+    What cannot be looked at comes last, and fails there.
+    """
+    return sorted(sources, key=lambda source: -_size_of(source.path))
+
+
+def _size_of(path: Path) -> int:
+    # MIRAX keeps the pixels in a folder beside the file.
+    beside = path.with_suffix("")
+    try:
+        size = path.stat().st_size
+        if path.suffix.lower() == ".mrxs" and beside.is_dir():
+            size += sum(file.stat().st_size for file in beside.iterdir())
+    except OSError:
+        return 0
+    return size
 
 
 def halo_px(settings: Settings, mpp: float) -> int:

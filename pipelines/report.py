@@ -67,9 +67,7 @@ def report_again(out: Path | str, settings: Settings, groups: Path | None) -> Pa
 
 
 def report_safely(folder: OutputFolder, settings: Settings) -> Path | None:
-    """Write the report if it is asked for; if that goes wrong, the run is finished all the same."""
-    if not settings.report.make:
-        return None
+    """Write the report; if that goes wrong, the run is finished all the same."""
     try:
         return make_report(folder, settings)
     except Exception as error:  # noqa: BLE001 (results are complete; only the report is missing)

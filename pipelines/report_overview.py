@@ -22,6 +22,7 @@ from pipelines.state import SlideState
 STAGES = {
     "load": "loading networks",
     "read": "reading pixels",
+    "network": "the segmentation network",
     "segment": "finding nuclei",
     "outline": "tracing outlines",
     "measure": "measuring",

@@ -23,9 +23,9 @@ from pipelines.models import find_models
 from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
 from pipelines.output_lock import held
 from pipelines.progress import Progress
-from pipelines.report import report_safely
 from pipelines.resolved_settings import resolved, with_device
 from pipelines.summary import earlier_failures, write_summary
+from pipelines.worker_setup import make_setup
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -64,14 +64,17 @@ def run_cohort(
         given.check_encoder(models.encoder, models.encoder_fingerprint)
     folder = claim(out, settings, models.recorded())
     _warn_of_other_clusters(folder, settings)
-    with held(folder), open_executor(suited(machine, settings)) as executor:
-        log.info("%d slides on %s", len(sources), executor.description)
-        run = CohortRun(folder, settings, models)
-        began = time.monotonic()
-        with Progress(len(sources)) as progress:
-            failures = run.run(sources, executor, progress)
-        failures += finish_cohort(folder, settings, executor, failures, began)
-        report = report_safely(folder, settings)
+    with held(folder) as lock:
+        setup = make_setup(sources, lock.sign, settings, models)
+        retries = settings.compute.retries
+        with open_executor(suited(machine, settings), setup, retries) as executor:
+            log.info("%d slides on %s", len(sources), executor.description)
+            run = CohortRun(folder, settings, models, still_ours=lock.check)
+            began = time.monotonic()
+            with Progress(len(sources), folder) as progress:
+                failures = run.run(sources, executor, progress)
+                failures += finish_cohort(folder, settings, executor, failures, began)
+        report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
 
@@ -90,10 +93,22 @@ def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings)
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
     before = earlier_failures(folder)
-    with held(folder), open_executor(machine) as executor:
+    with (
+        held(folder) as lock,
+        open_executor(machine, make_setup((), lock.sign)) as executor,
+    ):
         failures = finish_cohort(folder, settings, executor, before, time.monotonic())
-        report = report_safely(folder, settings)
+        report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
+
+
+def _report(folder: OutputFolder, settings: Settings) -> Path | None:
+    if not settings.report.make:
+        return None
+    # Its libraries load for seconds, and not only runs ask for what is in this file.
+    from pipelines.report import report_safely
+
+    return report_safely(folder, settings)
 
 
 def settings_of_last_clusters(out: Path | str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ccrl_wsi.clusters.composition import (
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
+from pipelines.bottleneck import find_bottleneck
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, read_json, write_json
@@ -41,7 +42,8 @@ def write_summary(
         write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
         write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
         write_label_tables(folder)
-    total = asdict(sum((state.tally for state in states), Tally()))
+    tally = sum((state.tally for state in states), Tally())
+    total, shares = asdict(tally), tally.lane_shares()
     last = _last_report(folder)
     # What found no new cells, such as `cluster`, is not what these cells took.
     found_cells = last.get("cells_in_all") != total
@@ -54,10 +56,25 @@ def write_summary(
             "n_slides": len(states),
             "n_failed": len(failures),
             "cells_in_all": total,
+            "throughput": _throughput(tally, run_seconds),
+            "lanes_busy": {lane: round(share, 3) for lane, share in shares.items()},
             "versions": versions(),
         },
     )
     folder.publish_tables()
+
+
+def _throughput(tally: Tally, seconds: float) -> dict[str, Any]:
+    """Of all cells, over the time of the run that found the last of them."""
+    slowest = find_bottleneck(tally)
+    whole = sum(tally.seconds.values()) or 1.0
+    return {
+        "mm2_per_second": round(tally.area_mm2 / max(seconds, 1e-9), 4),
+        "cells_per_second": round(tally.n_cells / max(seconds, 1e-9), 1),
+        "stage_shares": {n: round(s / whole, 3) for n, s in sorted(tally.seconds.items())},
+        "slowest_stage": slowest.stage if slowest else None,
+        "advice": slowest.advice if slowest else None,
+    }
 
 
 def _last_report(folder: OutputFolder) -> dict[str, Any]:
@@ -76,9 +93,7 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
     done = {state.slide_id for state in load_states(folder)}
     with path.open(newline="", encoding="utf-8") as file:
         failures = [Failure(**row) for row in csv.DictReader(file)]
-    return [
-        f for f in failures if f.stage in ("open", "cells", "assemble") and f.slide_id not in done
-    ]
+    return [f for f in failures if f.stage not in ("finish", "cluster") and f.slide_id not in done]
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,17 @@ from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from ccrl_wsi.config import Settings
 from ccrl_wsi.crops.cut import crop_windows, cut_crops, inside
 from ccrl_wsi.geometry import Box, PixelGrid
-from ccrl_wsi.interfaces import Segmenter, SlideReader
+from ccrl_wsi.interfaces import SlideReader
 from ccrl_wsi.nuclei.measurements import measure
 from ccrl_wsi.nuclei.outlines import outlines_to_level0, trace_outlines
 from ccrl_wsi.nuclei.regions import Regions, find_regions
-from ccrl_wsi.records import Cells, Tile
+from ccrl_wsi.records import Cells, Segmentation, Tile
 from ccrl_wsi.slides.tissue import Tissue
 from ccrl_wsi.tiles.seams import centroids, inner_sides, is_owned, shift_sums
 from pipelines.stopwatch import Stopwatch
+
+Segment = Callable[[ByteArray, float], Segmentation]
+"""Nuclei of an image (height, width, 3) uint8 at so many micrometres per pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +37,17 @@ def cells_of_tile(
     rgb: ByteArray,
     tile: Tile,
     view: SlideView,
-    segmenter: Segmenter,
+    segment: Segment,
     settings: Settings,
     watch: Stopwatch,
 ) -> tuple[Cells, int]:
     """The nuclei that ``tile`` owns, not embedded yet, and how many crops were read again.
 
-    ``rgb`` are the pixels of ``tile.read``.
+    ``rgb`` are the pixels of ``tile.read``; ``segment`` is a segmenter, or what is left for it to
+    do when its network has seen them.
     """
     with watch.stage("segment"):
-        found = segmenter(rgb, view.grid.mpp)
+        found = segment(rgb, view.grid.mpp)
     with watch.stage("outline"):
         regions = find_regions(found.labels)
         sums = shift_sums(regions.coordinate_sums, regions.n_pixels, tile.read)

@@ -34,7 +34,7 @@ def segmenter_of(settings: Settings) -> Segmenter:
 
     stamp = _stamp(weight_file(settings.nuclei))
     with _LOADING:
-        return _segmenter(settings.nuclei, settings.compute.device, stamp)
+        return _segmenter(settings.nuclei, settings.compute.device, stamp, settings.compute.compile)
 
 
 def encoder_of(settings: Settings) -> Encoder:
@@ -68,10 +68,12 @@ def _tissue(path: Path, stamp: tuple[int, int]) -> Tissue:
 
 
 @lru_cache(maxsize=1)
-def _segmenter(settings: NucleiSettings, device: str, stamp: tuple[int, int]) -> Segmenter:
+def _segmenter(
+    settings: NucleiSettings, device: str, stamp: tuple[int, int], compiled: bool
+) -> Segmenter:
     from ccrl_wsi.nuclei.segmenters import make_segmenter
 
-    return make_segmenter(settings, device)
+    return make_segmenter(settings, device, compiled=compiled)
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,8 @@ VOCABULARY_FILES = [f for f in LIBRARY_FILES if f not in STAGE_FILES]
 
 ORCHESTRATION = {"pipelines", "dask", "distributed", "dask_jobqueue", "typer", "rich"}
 SLOW = {"torch", "torchvision", "tiatoolbox", "dask", "distributed"}
+LOADED_LATE = {"sklearn.cluster", "sklearn.metrics", "scipy.stats", "bokeh", "matplotlib", "torch"}
+"""By the functions that need them: each takes half a second of processor time or more."""
 TIATOOLBOX_ADAPTERS = {
     "ccrl_wsi/nuclei/compact_modelabc.py",
     "ccrl_wsi/nuclei/hovernet.py",
@@ -180,6 +182,14 @@ def test_no_error_is_raised_without_a_name_of_its_own():
 @pytest.mark.parametrize("module", ["ccrl_wsi", "pipelines.cli"])
 def test_importing_costs_none_of_the_slow_packages(module):
     code = f"import sys, {module}; print(*sorted({SLOW} & sys.modules.keys()))"
+    assert run_python(code).stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "module", ["pipelines.run", "pipelines.export", "pipelines.verify", "pipelines.info"]
+)
+def test_commands_load_only_what_all_their_work_needs(module):
+    code = f"import sys, {module}; print(*sorted({LOADED_LATE} & sys.modules.keys()))"
     assert run_python(code).stdout.split() == []
 
 

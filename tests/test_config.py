@@ -135,6 +135,11 @@ def test_the_fingerprint_changes_with_what_decides_cells_and_with_nothing_else(k
     assert differs == (section in CELL_SECTIONS and not is_asked_elsewhere)
 
 
+def test_windows_that_suit_the_device_leave_older_results_valid():
+    assert READY.nuclei.window_px is None
+    assert fingerprint(changed(READY, "nuclei.window_px", 1024)) == fingerprint(READY)
+
+
 def test_the_fingerprint_changes_with_the_slide():
     prints = {fingerprint(READY, extra=slide) for slide in ("", "one", "two")}
     assert len(prints) == 3

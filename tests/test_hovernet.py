@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 from dataclasses import replace
@@ -24,7 +25,9 @@ from ccrl_wsi.nuclei.hovernet import (
     contained_logging,
     find_weights,
     load_hovernet,
+    make_fast,
 )
+from ccrl_wsi.nuclei.hovernet_instances import extract_instances
 from ccrl_wsi.nuclei.weights import load_weights, weights_folder
 from tests.drawn_networks import ink_segmenter
 
@@ -68,6 +71,27 @@ def test_windows_put_together_are_one_pass_over_the_image(fast_network):
     assert abs(one["probability"] - several["probability"]).max() < 1e-4
     assert abs(one["hv"] - several["hv"]).max() < 1e-4 * max(1, one["hv"].std())
     assert (one["types"] == several["types"]).mean() > 0.999
+
+
+def test_a_network_made_fast_says_the_same_and_may_compute_in_bfloat16(fast_network):
+    rgb = np.random.default_rng(1).integers(0, 255, (24, 40, 3), np.uint8)
+    fast = copy.deepcopy(fast_network)
+
+    make_fast(fast)
+
+    plain = as_segmenter(fast_network).predict_maps(rgb)
+    exact = as_segmenter(fast).predict_maps(rgb)
+    rough = as_segmenter(fast, precision="bfloat16").predict(rgb, 0.25).wait()
+    for name in ("probability", "hv"):
+        scale = max(1, abs(plain[name]).max())
+        assert abs(plain[name] - exact[name]).max() < 1e-4 * scale
+        assert rough[name].dtype == np.float16
+        assert abs(plain[name] - rough[name]).mean() < 0.05 * scale
+    assert (plain["types"] == exact["types"]).mean() > 0.999
+    assert np.array_equal(
+        extract_instances(plain["probability"], plain["hv"]),
+        extract_instances(exact["probability"], exact["hv"]),
+    )
 
 
 @pytest.mark.parametrize(("name", "n_types"), list(zip(HOVERNETS, (6, 5, 5, 0), strict=True)))

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
 from ccrl_wsi.datasets.consep import read_consep
 from ccrl_wsi.evaluation.segmentation_scores import count_overlaps
-from ccrl_wsi.nuclei.hovernet_instances import assign_types, extract_instances, mean_probability
+from ccrl_wsi.nuclei.hovernet_instances import (
+    _fill_holes,
+    assign_types,
+    extract_instances,
+    mean_probability,
+)
 from ccrl_wsi.nuclei.hovernet_maps import ideal_maps, imitate_network, scatter_nuclei
 
 
@@ -105,6 +114,25 @@ def test_touching_nuclei_are_parted_where_they_touch():
 
     assert found.max() == 2
     assert share_alike(truth, found, iou=0.9) == 1
+
+
+masks = arrays.arrays(
+    np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=16), elements=st.integers(0, 1)
+)
+
+
+@given(masks, st.sampled_from([None, 1, 2, 6]), st.sampled_from([1, 3]))
+def test_holes_are_filled_as_numbering_all_that_is_outside_tells(mask, largest, zoom):
+    mask = np.kron(mask, np.ones((zoom, zoom), np.uint8))
+    framed = np.pad(1 - mask, 1, constant_values=1)
+    pieces, _ = ndimage.label(framed)
+    is_hole = np.bincount(pieces.ravel()) <= (largest or mask.size)
+    is_hole[[0, pieces[0, 0]]] = False
+    expected = np.where(is_hole[pieces][1:-1, 1:-1], 1, mask)
+
+    _fill_holes(mask, largest)
+
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_labels_are_consecutive():

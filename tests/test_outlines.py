@@ -8,7 +8,13 @@ from hypothesis.extra import numpy as arrays
 from skimage.segmentation import relabel_sequential
 
 from ccrl_wsi.geometry import PixelGrid
-from ccrl_wsi.nuclei.outlines import are_valid, as_polygons, outlines_to_level0, trace_outlines
+from ccrl_wsi.nuclei.outlines import (
+    _areas,
+    are_valid,
+    as_polygons,
+    outlines_to_level0,
+    trace_outlines,
+)
 from ccrl_wsi.nuclei.regions import find_regions
 from ccrl_wsi.records import Outlines
 
@@ -154,6 +160,16 @@ def test_chosen_nuclei_are_traced_in_the_order_asked_for():
     some = trace_outlines(labels, regions.where(rows))
 
     np.testing.assert_array_equal(some.xy, trace_outlines(labels).where(rows).xy)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=3), min_size=1)
+)
+def test_areas_of_half_pixels_are_those_of_shapely_to_the_last_bit(many):
+    rings = [np.array(ring) / 2 for ring in many]
+    start = np.concatenate([[0], np.cumsum([len(ring) for ring in rings])])
+    found = _areas(Outlines(np.concatenate(rings), start))
+    assert found.tolist() == [shapely.Polygon(ring).area for ring in rings]
 
 
 def test_no_nuclei_give_no_rings():

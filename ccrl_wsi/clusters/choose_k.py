@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import FloatArray, IntArray
@@ -104,6 +103,8 @@ def _most_clusters(points: FloatArray) -> int:
 
 
 def _candidate(points: FloatArray, k: int, thirds: Sequence[IntArray], seed: int) -> KCandidate:
+    from sklearn.metrics import adjusted_rand_score
+
     stability, silhouette = [], []
     for number, order in enumerate(thirds):
         first, second, third = np.array_split(order, 3)

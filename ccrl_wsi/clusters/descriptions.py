@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import silhouette_samples
 from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import FloatArray, IntArray
@@ -141,6 +140,8 @@ def silhouette_by_cluster(scaled: FloatArray, cluster: IntArray, k: int) -> Floa
     means = np.full(k, np.nan)
     if np.count_nonzero(counts) < 2 or len(cluster) <= np.count_nonzero(counts):
         return means
+    from sklearn.metrics import silhouette_samples
+
     with threadpool_limits(1):
         values = silhouette_samples(scaled, cluster)
     is_defined = counts >= 2

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
-
 from ccrl_wsi.arrays import FloatArray, IntArray
 
 
@@ -18,6 +14,11 @@ def lloyd(
 
     With fewer than k different points some clusters stay empty.
     """
+    # Only a fit needs them, and they load for seconds.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     model = KMeans(k, n_init=n_init, max_iter=max_iter, random_state=state)
     # Threads add up in the order they finish: the last bits would differ from run to run.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):

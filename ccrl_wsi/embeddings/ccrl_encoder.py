@@ -102,14 +102,21 @@ class CcrlEncoder:
     def _seen(self, crops: ByteArray) -> FloatArray:
         """What the network makes of crops."""
         n_seen = self.n_dimensions - (self.header.size is not None)
-        vectors = np.empty((len(crops), n_seen), np.float32)
+        # Kept on the device until the end, so that a GPU waits for nothing between batches.
+        found = torch.empty((len(crops), n_seen), device=self._device)
         with torch.inference_mode():
             for start in range(0, len(crops), self._batch_size):
-                batch = torch.tensor(crops[start : start + self._batch_size])
-                pixels = batch.to(self._device).permute(0, 3, 1, 2).float()
-                found = self._network(pixels * self._factor + self._shift)
-                vectors[start : start + self._batch_size] = found.float().cpu().numpy()
+                batch = self._uploaded(crops[start : start + self._batch_size])
+                pixels = batch.permute(0, 3, 1, 2).float() * self._factor + self._shift
+                found[start : start + self._batch_size] = self._network(pixels)
+        vectors: FloatArray = found.cpu().numpy()
         return unit_rows(vectors) if self.header.unit_length else vectors
+
+    def _uploaded(self, crops: ByteArray) -> Tensor:
+        is_gpu = self._device.type == "cuda"
+        staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=is_gpu)
+        staged.numpy()[...] = crops
+        return staged.to(self._device, non_blocking=is_gpu)
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from ccrl_wsi.arrays import IntArray
 
@@ -42,6 +40,9 @@ def score_clusters(cluster: IntArray, label: IntArray) -> ClusteringScores:
     ValueError
         If there are no cells, the lengths differ, or a cell has no label.
     """
+    # Every run asks this file whether there are labels, and few have any.
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
     table = confusion_table(cluster, label)
     return ClusteringScores(
         ami=float(adjusted_mutual_info_score(label, cluster, average_method="arithmetic")),
@@ -91,4 +92,6 @@ def hungarian_accuracy(table: IntArray) -> float:
 
     Where there are more clusters than classes, the cells of those left over count as wrong.
     """
+    from scipy.optimize import linear_sum_assignment
+
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())

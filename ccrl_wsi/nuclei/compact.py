@@ -11,11 +11,13 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.compact_instances import find_nuclei
 from ccrl_wsi.nuclei.hovernet_instances import mean_probability
-from ccrl_wsi.nuclei.inference import as_images, inference, put_channels_last
-from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
+from ccrl_wsi.nuclei.windows import longest_side, plan_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -68,8 +70,22 @@ class CompactSegmenter:
 
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8 at ``mpp``, which must be the network's."""
+        return self.segment(self.predict(rgb, mpp).wait())
+
+    def predict(self, rgb: ByteArray, mpp: float) -> Prediction:
+        """What the network says of each pixel of ``rgb``: see :meth:`predict_maps`.
+
+        Of a network that computes in half precision, the maps come as float16, which holds all it
+        says.
+        """
         check_compact_mpp(self.mpp, mpp)
-        return self.segment_maps(self.predict_maps(rgb))
+        windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
+        question = Question(self._look, self.device, self.precision, self.batch_size)
+        return predict_tile(rgb, windows, question)
+
+    def segment(self, maps: Maps) -> Segmentation:
+        """The nuclei in what :meth:`predict` gave."""
+        return self.segment_maps(maps["maps"].astype(np.float32, copy=False))
 
     def segment_maps(self, maps: FloatArray) -> Segmentation:
         """The nuclei in what :meth:`predict_maps` gave."""
@@ -78,16 +94,14 @@ class CompactSegmenter:
 
     def predict_maps(self, rgb: ByteArray) -> FloatArray:
         """Maps (h, w, m) float32 of ``rgb`` (h, w, 3): probability, and what parts nuclei."""
-        windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
-        return predict_in_windows(rgb, windows, self.batch_size, self._infer)["maps"]
+        maps = self.predict(rgb, self.mpp).wait()["maps"]
+        return maps.astype(np.float32, copy=False)
 
-    def _infer(self, batch: ByteArray) -> dict[str, np.ndarray]:
-        """Maps of the windows (n, h, w, 3), without their spoilt edges: (n, h', w', m)."""
+    def _look(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Maps of the windows (n, 3, h, w), without their spoilt edges: (n, h', w', m)."""
         inner = np.s_[:, :, SPOILT_PX:-SPOILT_PX, SPOILT_PX:-SPOILT_PX]
-        with inference(self.device, self.precision, batch):
-            output = mean_over_views(self.network, as_images(batch, self.device), self.views)
-            maps = as_maps(output[inner], self.separation)
-        return {"maps": maps.cpu().numpy()}
+        output = mean_over_views(self.network, images, self.views)[inner]
+        return {"maps": _smallest(as_maps(output, self.separation), output.dtype)}
 
 
 def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:
@@ -99,6 +113,15 @@ def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:
     maps = output[:, needed].float().permute(0, 2, 3, 1).contiguous()
     maps[..., 0] = maps[..., 0].sigmoid()
     return maps
+
+
+def _smallest(maps: torch.Tensor, computed: torch.dtype) -> torch.Tensor:
+    """Maps (n, h, w, m) in the smallest type that gives the host the same nuclei."""
+    import torch
+
+    if computed == torch.float32:
+        return maps
+    return torch.cat([as_sent(maps[..., :1], computed), maps[..., 1:].half()], dim=-1)
 
 
 def mean_over_views(network: torch.nn.Module, image: torch.Tensor, views: int) -> torch.Tensor:
@@ -131,7 +154,9 @@ def _turned_back(maps: torch.Tensor, turns: int, axes: tuple[int, ...]) -> torch
     return torch.cat([rest, x, y], dim=1).rot90(-turns, (2, 3))
 
 
-def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
+def load_compact(
+    settings: NucleiSettings, device: str, *, compiled: bool = False
+) -> CompactSegmenter:
     """The compact segmenter with the weights that ``settings`` name, else the bundled ones.
 
     Raises
@@ -144,15 +169,16 @@ def load_compact(settings: NucleiSettings, device: str) -> CompactSegmenter:
     header, network = load_segmenter(compact_weights(settings))
     network = fold_norms(network).to(device)
     network.apply(put_channels_last)
+    warn_of_slow_precision(settings.precision, device)
     return CompactSegmenter(
         name=header.name,
         type_names=(),
-        network=network,
+        network=made_ready(network, compiled=compiled),
         separation=settings.compact.separation,
         views=settings.compact.views,
         mpp=header.mpp,
         device=device,
-        window_px=settings.window_px,
+        window_px=longest_side(settings.window_px, device),
         batch_size=settings.batch_size,
         precision=settings.precision,
     )

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from skimage.segmentation import watershed
 
-from ccrl_wsi.arrays import ByteArray, FloatArray, IntArray
+from ccrl_wsi.arrays import AnyArray, ByteArray, FloatArray, IntArray
 
 IS_NUCLEUS = 0.5
 SPECK_PX = 9
@@ -39,6 +39,12 @@ class Blobs:
     pixels: IntArray
     number: IntArray
     n: int
+
+    def spread(self, values: AnyArray) -> AnyArray:
+        """An image (h, w) with ``values`` (p,) at ``pixels`` and 0 elsewhere."""
+        image = np.zeros(self.inside.shape, values.dtype)
+        image.ravel()[self.pixels] = values
+        return image
 
 
 def find_blobs(probability: FloatArray) -> Blobs:
@@ -83,22 +89,26 @@ def flood(rise: FloatArray, blobs: Blobs, markers: IntArray) -> IntArray:
     of_shared = is_shared[blob]
     labels.ravel()[blobs.pixels[marked[of_shared]]] = mark[of_shared]
     contested = np.flatnonzero(is_shared[blobs.number])
-    height = -cv2.GaussianBlur(rise, (3, 3), 0)
-    _flood_shared(height, labels, blobs.pixels[contested], blobs.number[contested])
+    smooth = cv2.GaussianBlur(rise, (3, 3), 0)
+    _flood_shared(smooth, labels, blobs.pixels[contested], blobs.number[contested])
     return labels
 
 
-def _flood_shared(height: FloatArray, labels: IntArray, pixels: IntArray, number: IntArray) -> None:
+def _flood_shared(rise: FloatArray, labels: IntArray, pixels: IntArray, number: IntArray) -> None:
     """Flood the blobs of ``pixels`` (flat), numbered ``number``, from the marks in ``labels``."""
-    order = np.argsort(number, kind="stable")
+    if len(pixels) == 0:
+        return
+    number = number.astype(np.min_scalar_type(int(number.max(initial=0))))
+    order = np.argsort(number, kind="stable")  # of 16 bits in linear time
     pixels, number = pixels[order], number[order]
-    start = np.append(np.flatnonzero(np.diff(number, prepend=-1)), len(number))
+    edges = np.flatnonzero(number[1:] != number[:-1]) + 1
+    start = np.concatenate([[0], edges, [len(number)]])
     for first in range(0, len(start) - 1, _FLOODED_AT_ONCE):
         of_some = start[first : first + _FLOODED_AT_ONCE + 1]
-        _flood_sheet(height, labels, pixels[of_some[0] : of_some[-1]], of_some - of_some[0])
+        _flood_sheet(rise, labels, pixels[of_some[0] : of_some[-1]], of_some - of_some[0])
 
 
-def _flood_sheet(height: FloatArray, labels: IntArray, pixels: IntArray, start: IntArray) -> None:
+def _flood_sheet(rise: FloatArray, labels: IntArray, pixels: IntArray, start: IntArray) -> None:
     """Flood blobs laid side by side; the pixels of blob i are those from ``start[i]`` on."""
     rows, columns = np.divmod(pixels, labels.shape[1])
     begin, count = start[:-1], np.diff(start)
@@ -111,7 +121,7 @@ def _flood_sheet(height: FloatArray, labels: IntArray, pixels: IntArray, start: 
     places = rows * size[1] + columns
     heights, marks = np.zeros(size, np.float64), np.zeros(size, np.int32)
     before = labels.ravel()[pixels]
-    heights.ravel()[places] = height.ravel()[pixels]
+    heights.ravel()[places] = -rise.ravel()[pixels]
     marks.ravel()[places] = before
     # What lies inside a marker floods nothing.
     is_active = cv2.erode((marks > 0).view(np.uint8), _CROSS).ravel()[places] == 0

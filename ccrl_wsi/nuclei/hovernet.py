@@ -20,15 +20,17 @@ import yaml
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet_instances import (
     GRADIENT_RANGE,
     assign_types,
     extract_instances,
     mean_probability,
 )
-from ccrl_wsi.nuclei.inference import as_images, inference, put_channels_last
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
-from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
+from ccrl_wsi.nuclei.windows import longest_side, plan_windows
 from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
@@ -101,8 +103,25 @@ class HoVerNetSegmenter:
 
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8, which must be at about 0.25 um per pixel."""
+        return self.segment(self.predict(rgb, mpp).wait())
+
+    def predict(self, rgb: ByteArray, mpp: float) -> Prediction:
+        """What the network says of each pixel of ``rgb``: see :meth:`predict_maps`.
+
+        Of a network that computes in half precision, ``probability`` and ``hv`` come as float16,
+        which holds all it says.
+        """
         check_mpp(self.name, mpp)
-        maps = self.predict_maps(rgb)
+        reach = REACHES[self.mode]
+        windows = plan_windows(
+            rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
+        )
+        question = Question(self._look, self.device, self.precision, self.batch_size)
+        return predict_tile(rgb, windows, question)
+
+    def segment(self, maps: Maps) -> Segmentation:
+        """The nuclei in what :meth:`predict` gave."""
+        maps = _in_full(maps)
         labels = extract_instances(
             maps["probability"], maps["hv"], gradient_range=self.gradient_range
         )
@@ -111,27 +130,23 @@ class HoVerNetSegmenter:
             return Segmentation.untyped(labels, probability)
         return Segmentation(labels, probability, *assign_types(labels, maps["types"]))
 
-    def predict_maps(self, rgb: ByteArray) -> dict[str, np.ndarray]:
+    def predict_maps(self, rgb: ByteArray) -> Maps:
         """What the network says of each pixel of ``rgb`` (h, w, 3).
 
         ``probability`` (h, w) float32, ``hv`` (h, w, 2) float32 and, with types, ``types`` (h, w)
         uint8.
         """
-        reach = REACHES[self.mode]
-        windows = plan_windows(
-            rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
-        )
-        return predict_in_windows(rgb, windows, self.batch_size, self._infer)
+        return _in_full(self.predict(rgb, NETWORK_MPP).wait())
 
-    def _infer(self, batch: ByteArray) -> dict[str, np.ndarray]:
-        """Maps of the windows (n, h, w, 3): only what the host needs leaves the device."""
-        with inference(self.device, self.precision, batch):
-            output = self.network(as_images(batch, self.device))
-            return _to_host(output, REACHES[self.mode].spoilt)
+    def _look(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Maps of the windows (n, 3, h, w): only what the host needs."""
+        return _reduced(self.network(images), REACHES[self.mode].spoilt)
 
 
-def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
-    """The HoVer-Net that ``settings`` names, with weights, on ``device``.
+def load_hovernet(
+    settings: NucleiSettings, device: str, *, compiled: bool = False
+) -> HoVerNetSegmenter:
+    """The HoVer-Net that ``settings`` names, with weights, on ``device``, ``compiled`` or not.
 
     Raises
     ------
@@ -145,21 +160,37 @@ def load_hovernet(settings: NucleiSettings, device: str) -> HoVerNetSegmenter:
         raise ModelError(_how_to_give(name, f"There is no weight file {settings.weights}."))
     network, type_names = build_hovernet(name)
     load_weights(network, settings.weights or find_weights(name), name)
-    network.eval()
+    make_fast(network)
     # The network's own `to` would spread it over every GPU it sees.
     torch.nn.Module.to(network, device)
-    network.apply(put_channels_last)
+    warn_of_slow_precision(settings.precision, device)
     return HoVerNetSegmenter(
         name=name,
         type_names=type_names,
-        network=network,
+        network=made_ready(network, compiled=compiled),
         mode=network.mode,
         device=device,
-        window_px=settings.window_px,
+        window_px=longest_side(settings.window_px, device),
         batch_size=settings.batch_size,
         precision=settings.precision,
         gradient_range=GRADIENT_RANGE if settings.boundary_scale == "fixed" else None,
     )
+
+
+def make_fast(network: Any) -> None:
+    """Prepare TIAToolbox's ``network`` for inference: equal but for rounding, with less to do.
+
+    Its doubling is a product with a matrix of ones, which takes longer, forgets the layout, and on
+    CPU cores refuses mixed precision.
+    """
+    import torch
+
+    from ccrl_wsi.nuclei.folding import fold_norms_in_sequences
+
+    network.eval()
+    fold_norms_in_sequences(network)
+    network.upsample2x = torch.nn.Upsample(scale_factor=2, mode="nearest")
+    network.apply(put_channels_last)
 
 
 def build_hovernet(name: str) -> tuple[Any, tuple[str, ...]]:
@@ -215,16 +246,28 @@ def contained_logging() -> Iterator[None]:
             warnings.showwarning = show
 
 
-def _to_host(output: dict[str, torch.Tensor], spoilt: int) -> dict[str, np.ndarray]:
+def _reduced(output: dict[str, torch.Tensor], spoilt: int) -> dict[str, torch.Tensor]:
+    """The network's output without its spoilt edges, in the smallest types that hold it."""
+    import torch
+
     inner = np.s_[:, :, spoilt:-spoilt, spoilt:-spoilt]
-    logits = output["np"][inner].float()
+    logits, hv = output["np"][inner], output["hv"][inner].permute(0, 2, 3, 1)
     maps = {
-        "probability": logits.softmax(dim=1)[:, 1],
-        "hv": output["hv"][inner].float().permute(0, 2, 3, 1),
+        "probability": as_sent(logits.float().softmax(dim=1)[:, 1], logits.dtype),
+        # bfloat16, which NumPy lacks, fits into float16: hv is about -1 to 1.
+        "hv": hv if hv.dtype == torch.float32 else hv.half(),
     }
     if "tp" in output:
         maps["types"] = output["tp"][inner].argmax(dim=1).byte()
-    return {name: tensor.cpu().numpy() for name, tensor in maps.items()}
+    return maps
+
+
+def _in_full(maps: Maps) -> Maps:
+    """Maps as instance extraction wants them: float16 becomes float32."""
+    return {
+        name: array.astype(np.float32) if array.dtype == np.float16 else array
+        for name, array in maps.items()
+    }
 
 
 def _toolbox_table() -> dict[str, Any]:

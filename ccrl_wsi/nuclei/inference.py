@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
+BELOW_HALF = 0.5 - 2**-12
+"""The largest float16 below 0.5."""
+
 
 @contextmanager
-def inference(device: str, precision: str, batch: ByteArray) -> Iterator[None]:
+def inference(device: str, precision: str, n_windows: int, window_px: int) -> Iterator[None]:
     """Compute without gradients, in mixed precision where ``precision`` says so.
 
     Parameters
@@ -23,8 +28,8 @@ def inference(device: str, precision: str, batch: ByteArray) -> Iterator[None]:
         Where the network is.
     precision
         ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-    batch
-        The windows (n, h, w, 3) that are asked about.
+    n_windows, window_px
+        How many windows are asked about at once, and their longer side.
 
     Raises
     ------
@@ -40,21 +45,16 @@ def inference(device: str, precision: str, batch: ByteArray) -> Iterator[None]:
             yield
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"{device} has too little memory for {len(batch)} windows of {batch.shape[1]} px. "
+            f"{device} has too little memory for {n_windows} windows of {window_px} px. "
             "Set nuclei.batch_size or nuclei.window_px lower."
         ) from error
 
 
-def as_images(batch: ByteArray, device: str) -> torch.Tensor:
-    """Windows (n, h, w, 3) uint8 as (n, 3, h, w) float32 in 0..255 on ``device``."""
-    import torch
-
-    # The image has its channels last already: no copy is made.
-    return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()
-
-
 def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
-    """The type mixed precision computes in; ``None`` for plain float32."""
+    """The type mixed precision computes in; ``None`` for plain float32.
+
+    ``auto`` is never less than float32 on CPU cores, whatever they can do.
+    """
     import torch
 
     if precision != "auto":
@@ -64,6 +64,45 @@ def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
     # Older GPUs only emulate bfloat16.
     has_bfloat16 = torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
+def warn_of_slow_precision(precision: str, device: str) -> None:
+    """Say so if this computer's cores only emulate what was asked for."""
+    import torch
+
+    if device != "cpu" or precision in ("auto", "float32"):
+        return
+    needed = {"bfloat16": ("avx512_bf16", "amx_tile"), "float16": ("amx_fp16",)}[precision]
+    # Not every PyTorch can say; then nothing is said here either.
+    answers = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in needed]
+    if None not in answers and not any(answer() for answer in answers if answer is not None):
+        log.warning(
+            "nuclei.precision=%s is slower than float32 here: these cores only emulate it.",
+            precision,
+        )
+
+
+def as_sent(probability: torch.Tensor, computed: torch.dtype) -> torch.Tensor:
+    """``probability`` (float32) in the smallest type that gives the host the same nuclei.
+
+    Where the network ``computed`` in half precision that is float16: what is below a half stays
+    below it, so that the same pixels are nuclei, and means differ by less than 0.0003.
+    """
+    import torch
+
+    if computed == torch.float32:
+        return probability
+    halved = probability.half()
+    return torch.where(probability < 0.5, halved.clamp(max=BELOW_HALF), halved)
+
+
+def made_ready(network: torch.nn.Module, *, compiled: bool) -> torch.nn.Module:
+    """The network to ask: itself, or itself compiled."""
+    if not compiled:
+        return network
+    from ccrl_wsi.nuclei.compiling import Compiled
+
+    return Compiled(network)
 
 
 def put_channels_last(layer: torch.nn.Module) -> None:

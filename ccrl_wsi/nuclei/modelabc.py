@@ -7,7 +7,9 @@ What is asked of the model:
 - ``preproc`` takes one window (h, w, 3) uint8. ``infer_batch(model, batch, device=...)`` takes
   what ``preproc`` returned, stacked to (n, h, w, 3), and gives one array (n, h', w', ...) or a
   tuple of such. Outputs may be smaller than windows; they are taken to be centred, at the same
-  resolution. ``nuclei.window_px`` must be a side that the network accepts.
+  resolution. ``nuclei.window_px`` (1024 if not given) must be a side that the
+  network accepts.
+- ``infer_batch`` and ``postproc`` may be called from different threads, each by one at a time.
 - ``postproc`` takes the maps of the whole image, a list where ``infer_batch`` gave a tuple, and
   returns a label image, TIAToolbox's dictionary (``predictions`` and/or ``info_dict``), or a pair
   of label image and ``info_dict``. For a nucleus to be the same in every tile, it must not
@@ -19,7 +21,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -28,9 +31,11 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, IntArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ModelError
+from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet import contained_logging
+from ccrl_wsi.nuclei.tile_maps import Arrived
 from ccrl_wsi.nuclei.weights import load_weights
-from ccrl_wsi.nuclei.windows import Maps, Windows, predict_in_windows
+from ccrl_wsi.nuclei.windows import ON_CPU_PX, Windows, predict_in_windows
 from ccrl_wsi.records import Segmentation
 
 _NEEDED = ("preproc", "infer_batch", "postproc")
@@ -65,17 +70,30 @@ class ModelAbcSegmenter:
     window_px: int
     batch_size: int
     margin: int
+    _asking: Lock = field(default_factory=Lock, init=False, repr=False)
+    _finishing: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __call__(self, rgb: ByteArray, mpp: float) -> Segmentation:
         """Nuclei of ``rgb`` (height, width, 3) uint8; ``mpp`` is the model's own affair."""
+        return self.segment(self.predict(rgb, mpp).wait())
+
+    def predict(self, rgb: ByteArray, mpp: float) -> Prediction:
+        """What the model's heads say of ``rgb``."""
+        del mpp
         kept = self.window_px - 2 * self.margin
         windows = Windows(rgb.shape[:2], (kept, kept), self.margin)
-        maps = predict_in_windows(rgb, windows, self.batch_size, self._heads)
-        postproc = getattr(self.model, "postproc_func", self.model.postproc)
-        result = postproc(maps[_ONLY] if _ONLY in maps else list(maps.values()))
-        return read_result(result, rgb.shape[:2], self.name, is_typed=bool(self.type_names))
+        with self._asking:
+            return Arrived(predict_in_windows(rgb, windows, self.batch_size, self._heads))
 
-    def _heads(self, batch: ByteArray) -> Maps:
+    def segment(self, maps: Maps) -> Segmentation:
+        """What the model's ``postproc`` makes of them."""
+        postproc = getattr(self.model, "postproc_func", self.model.postproc)
+        height, width = next(iter(maps.values())).shape[:2]
+        with self._finishing:  # Nobody promised that a user's model stands several threads.
+            result = postproc(maps[_ONLY] if _ONLY in maps else list(maps.values()))
+        return read_result(result, (height, width), self.name, is_typed=bool(self.type_names))
+
+    def _heads(self, batch: ByteArray) -> dict[str, np.ndarray]:
         """What the model says of windows (n, h, w, 3), in the order of its heads."""
         output = _infer(self.model, batch, self.device)
         if isinstance(output, tuple):
@@ -101,14 +119,15 @@ def load_modelabc(settings: NucleiSettings, device: str) -> ModelAbcSegmenter:
     model.eval()
     # A ModelABC's own `to` would spread it over every GPU it sees.
     torch.nn.Module.to(model, device=device)
+    window_px = settings.window_px or ON_CPU_PX
     return ModelAbcSegmenter(
         name=name,
         type_names=_type_names(model),
         model=model,
         device=device,
-        window_px=settings.window_px,
+        window_px=window_px,
         batch_size=settings.batch_size,
-        margin=_measure_margin(model, settings.window_px, device, name),
+        margin=_measure_margin(model, window_px, device, name),
     )
 
 

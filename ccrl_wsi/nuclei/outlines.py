@@ -46,16 +46,18 @@ def trace_outlines(labels: IntArray, regions: Regions | None = None) -> Outlines
     if len(regions) == 0:
         return Outlines.concat([])
     middles = _edge_middles(_border_pixels(labels, regions))
-    exact, rings = _as_rings(middles.xy, middles), _as_rings(_smoothed(middles), middles)
     # A ring through the middles of pixel edges cuts an eighth of a pixel off each convex corner
     # and adds as much at each concave one; there are always four more of the former.
-    area = shapely.area(shapely.polygons(exact)) + 0.5
-    rings = shapely.simplify(rings, TOLERANCE_PX, preserve_topology=False)
-    rings = np.where(shapely.get_num_coordinates(rings) < 4, exact, rings)
+    area = _areas(middles) + 0.5
+    rings = shapely.simplify(
+        _as_rings(_smoothed(middles), middles), TOLERANCE_PX, preserve_topology=False
+    )
+    _take_exact(rings, shapely.get_num_coordinates(rings) < 4, middles)
     local = _scaled_to(rings, area)
     is_sound = are_valid(local)
     if not is_sound.all():
-        local = _scaled_to(np.where(is_sound, rings, exact), area)
+        _take_exact(rings, ~is_sound, middles)
+        local = _scaled_to(rings, area)
     corner = np.repeat(regions.boxes[:, :2], np.diff(local.start), axis=0)
     return Outlines(local.xy + corner, local.start)
 
@@ -143,6 +145,21 @@ def _edge_middles(border: Outlines) -> Outlines:
     middle += 0.5 * np.stack([_DX[across], _DY[across]], axis=1)
     start = np.concatenate([[0], end[border.start[1:] - 1]]).astype(np.int64)
     return Outlines(middle, start)
+
+
+def _areas(rings: Outlines) -> FloatArray:
+    """Area (n,) inside open rings: exact, for coordinates that are whole or half pixels."""
+    (x0, y0), (x1, y1) = rings.xy.T, rings.xy[_next(rings)].T
+    twice = np.bincount(_row_of_vertex(rings), x0 * y1 - x1 * y0, minlength=len(rings))
+    area: FloatArray = np.abs(twice) / 2
+    return area
+
+
+def _take_exact(rings: FloatArray, rows: BoolArray, middles: Outlines) -> None:
+    """Put the unsimplified rings of ``middles`` where ``rows`` (n,) says, in ``rings`` itself."""
+    if rows.any():
+        exact = middles.where(rows)
+        rings[rows] = _as_rings(exact.xy, exact)
 
 
 def _smoothed(rings: Outlines) -> FloatArray:

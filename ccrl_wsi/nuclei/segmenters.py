@@ -24,8 +24,10 @@ WITHOUT_DOWNLOAD = ("compact", "watershed")
 """The segmenters that are there after the installation, and meant for CPU cores."""
 
 
-def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
+def make_segmenter(settings: NucleiSettings, device: str, *, compiled: bool = False) -> Segmenter:
     """The segmenter ``settings.segmenter`` names, with its network on ``device`` (or ``auto``).
+
+    The networks of ``compact`` and HoVer-Net may be ``compiled``.
 
     Raises
     ------
@@ -42,11 +44,11 @@ def make_segmenter(settings: NucleiSettings, device: str) -> Segmenter:
     if name == "compact":
         from ccrl_wsi.nuclei.compact import load_compact
 
-        return load_compact(settings, resolve_device(device))
+        return load_compact(settings, resolve_device(device), compiled=compiled)
     if name in SEGMENTERS:
         from ccrl_wsi.nuclei.hovernet import load_hovernet
 
-        return load_hovernet(settings, resolve_device(device))
+        return load_hovernet(settings, resolve_device(device), compiled=compiled)
     if ":" in name:
         from ccrl_wsi.nuclei.modelabc import load_modelabc
 

@@ -76,6 +76,8 @@ def _in_folder(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and file.is_file()
     )
+    if not files and folder.suffix.lower() in SUFFIXES:
+        return [folder]  # A pattern's match that fails alone, as a missing file does.
     if not files:
         raise ConfigError(f"The folder {folder} holds no slides ({' '.join(sorted(SUFFIXES))}).")
     return files

@@ -6,12 +6,12 @@ import hashlib
 import uuid
 
 import numpy as np
-import pandas as pd
 
-from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.arrays import ByteArray, FloatArray, IntArray
 
 NAMESPACE = uuid.UUID("6cde2b1c-9f0e-5b57-9d8a-7d1a0a4c51e3")
-_VARIANT = "89ab"
+_SHA1_BYTES = 20
+_IS_DIGIT = np.array([character != "-" for character in str(NAMESPACE)])
 
 
 def cell_uuids(
@@ -35,28 +35,42 @@ def cell_uuids(
     """
     if repeats is None:
         repeats = count_repeats(cell_keys(centroid_px, area_um2))
-    rows = zip(_hundredths(centroid_px, area_um2).tolist(), repeats.tolist(), strict=True)
+    x, y, area = _hundredths(centroid_px, area_um2).T.tolist()
     start = hashlib.sha1(NAMESPACE.bytes + content_key.encode(), usedforsecurity=False)
-    found = []
-    for (x, y, area), again in rows:
+    digests = []
+    for row in zip(x, y, area, repeats.tolist(), strict=True):
         digest = start.copy()
-        digest.update(f"|{x}|{y}|{area}|{again}".encode())
-        text = digest.hexdigest()
-        variant = _VARIANT[int(text[16], 16) & 3]
-        found.append(f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}")
-    return found
+        digest.update(b"|%d|%d|%d|%d" % row)
+        digests.append(digest.digest())
+    return _as_text(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _SHA1_BYTES)[:, :16])
+
+
+def _as_text(raw: ByteArray) -> list[str]:
+    """UUIDs of version 5 in their usual form, from the first 16 bytes (n, 16) of their hashes."""
+    marked = raw.copy()
+    marked[:, 6] = raw[:, 6] & 0x0F | 0x50
+    marked[:, 8] = raw[:, 8] & 0x3F | 0x80
+    digits = np.frombuffer(marked.tobytes().hex().encode(), np.uint8).reshape(-1, 32)
+    text = np.full((len(raw), 36), ord("-"), np.uint8)
+    text[:, _IS_DIGIT] = digits
+    lines: list[str] = text.view("S36").ravel().astype("U36").tolist()
+    return lines
 
 
 def count_repeats(keys: IntArray) -> IntArray:
     """For each of n cells, how many before it have the same key: (n,)."""
     if len(np.unique(keys)) == len(keys):
         return np.zeros(len(keys), np.int8)
+    import pandas as pd
+
     repeats: IntArray = pd.Series(keys).groupby(keys, sort=False).cumcount().to_numpy()
     return repeats
 
 
 def cell_keys(centroid_px: FloatArray, area_um2: FloatArray) -> IntArray:
     """A number that equal cells share: (n,) uint64."""
+    import pandas as pd
+
     frame = pd.DataFrame(_hundredths(centroid_px, area_um2))
     keys: IntArray = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     return keys

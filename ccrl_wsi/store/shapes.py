@@ -9,14 +9,13 @@ from types import TracebackType
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
 from ccrl_wsi.arrays import AnyArray, IntArray
-from ccrl_wsi.polygons import from_polygons, to_polygons
 from ccrl_wsi.records import Outlines
+from ccrl_wsi.store.wkb import decode_outlines, encode_outlines
 
 OutlineFile: TypeAlias = Path | BinaryIO
 """Where outlines are read from."""
@@ -49,8 +48,7 @@ class OutlineWriter:
 
     def _write(self, outlines: Outlines) -> None:
         ids = np.arange(self._n_written, self._n_written + len(outlines), dtype=np.int64)
-        wkb = shapely.to_wkb(to_polygons(outlines), byte_order=1)
-        table = pa.table([pa.array(wkb, pa.binary()), pa.array(ids)], schema=self._schema)
+        table = pa.table([encode_outlines(outlines), pa.array(ids)], schema=self._schema)
         self._file.write_table(table, row_group_size=self._row_group)
         self._n_written += len(outlines)
         self._bounds[:2] = np.minimum(self._bounds[:2], outlines.xy.min(axis=0))
@@ -85,13 +83,14 @@ class OutlineWriter:
 
 def iterate_outlines(path: OutlineFile, n_rows: int) -> Iterator[Outlines]:
     """All outlines in order, at most ``n_rows`` at a time."""
-    for polygons in iterate_polygons(path, n_rows):
-        yield from_polygons(polygons)
+    with _open(path) as file:
+        for batch in file.iter_batches(n_rows, columns=["geometry"]):
+            yield decode_outlines(batch.column(0))
 
 
 def iterate_polygons(path: OutlineFile, n_rows: int) -> Iterator[AnyArray]:
     """All outlines in order as shapely polygons, at most ``n_rows`` at a time."""
-    with pq.ParquetFile(path) as file:
+    with _open(path) as file:
         for batch in file.iter_batches(n_rows, columns=["geometry"]):
             yield shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False))
 
@@ -99,15 +98,15 @@ def iterate_polygons(path: OutlineFile, n_rows: int) -> Iterator[AnyArray]:
 def read_outlines(path: OutlineFile, rows: IntArray) -> Outlines:
     """Outlines of the ascending ``rows``. Reads only the row groups it needs."""
     found = [Outlines.concat([])]
-    with pq.ParquetFile(path) as file:
+    with _open(path) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         edges = np.concatenate([[0], np.cumsum(sizes)])
         places = np.searchsorted(rows, edges)
         for group, (first, last) in enumerate(zip(places[:-1], places[1:], strict=True)):
             if last > first:
                 column = file.read_row_group(group, columns=["geometry"]).column(0)
-                wkb = column.take(pa.array(rows[first:last] - edges[group])).to_numpy()
-                found.append(from_polygons(shapely.from_wkb(wkb)))
+                wkb = column.take(pa.array(rows[first:last] - edges[group]))
+                found.append(decode_outlines(wkb.combine_chunks()))
     return Outlines.concat(found)
 
 
@@ -117,7 +116,14 @@ def read_cell_ids(path: Path) -> IntArray:
     return ids
 
 
+def _open(path: OutlineFile) -> pq.ParquetFile:
+    # Read ahead, Arrow would keep all that it has read until the file is closed.
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
 def _schema() -> pa.Schema:
+    import pandas as pd
+
     # What pandas notes about a frame makes `cell_id` its index again.
     frame = pd.DataFrame({"geometry": [b""]}, index=pd.Index([0], dtype=np.int64, name="cell_id"))
     return pa.Schema.from_pandas(frame)

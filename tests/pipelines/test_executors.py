@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
 
 from ccrl_wsi.errors import ConfigError, SlideError
 from pipelines import dask_clusters
-from pipelines.executors import Dask, Serial, open_executor
+from pipelines.executors import Dask, Serial, each, open_executor
 from pipelines.machines import AddressMachine, GpuMachine, SerialMachine, SlurmMachine
 
 
@@ -37,7 +38,11 @@ def visible_gpus() -> str:
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        scheduler_kwargs={"allowed_failures": 1},
     ) as cluster:
         yield cluster
 
@@ -53,24 +58,62 @@ def executor(request):
 
 
 def test_every_item_has_one_outcome(executor):
-    outcomes = list(executor.map(square_or_fail, range(20)))
+    outcomes = list(each(executor, square_or_fail, range(20)))
     assert sorted((o.item, o.result) for o in outcomes) == [(x, x * x) for x in range(20)]
 
 
 def test_equal_items_are_all_done(executor):
-    assert [o.result for o in executor.map(square_or_fail, [3, 3, 3])] == [9, 9, 9]
+    assert [o.result for o in each(executor, square_or_fail, [3, 3, 3])] == [9, 9, 9]
 
 
 def test_a_known_error_is_an_outcome_and_the_rest_goes_on(executor):
-    outcomes = {o.item: o for o in executor.map(square_or_fail, [2, -1, 3])}
+    outcomes = {o.item: o for o in each(executor, square_or_fail, [2, -1, 3])}
     assert outcomes[-1].failed
     assert "below zero" in outcomes[-1].error
     assert (outcomes[2].result, outcomes[3].result) == (4, 9)
 
 
-def test_an_unknown_error_stops_the_work(executor):
-    with pytest.raises(ZeroDivisionError):
-        list(executor.map(divide, [1, 0]))
+def test_an_unforeseen_error_is_an_outcome_with_its_trace_and_the_rest_goes_on(executor):
+    outcomes = {o.item: o for o in each(executor, divide, [1, 0, 4])}
+    assert (outcomes[1].result, outcomes[4].result) == (1, 0.25)
+    fault = outcomes[0].fault
+    assert fault.message.startswith("ZeroDivisionError: division by zero. This was not foreseen")
+    assert "in divide" in fault.trace
+
+
+def fail_at_first(folder: Path) -> int:
+    """Fails until it was tried three times."""
+    tries = len(list(folder.iterdir()))
+    (folder / str(tries)).touch()
+    if tries < 2:
+        raise OSError("the network is away")
+    return tries
+
+
+def test_what_fails_for_a_moment_is_tried_again(executor, tmp_path):
+    [outcome] = each(executor, fail_at_first, [tmp_path])
+    assert (outcome.result, outcome.failed) == (2, False)
+
+
+def test_tries_are_limited(executor, tmp_path):
+    executor.retries = 1
+    [outcome] = each(executor, fail_at_first, [tmp_path])
+    assert "the network is away" in outcome.error
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_an_outcome_brings_about_is_done_too(executor):
+    waiting = [1]
+
+    def take():
+        return waiting.pop() if waiting else None
+
+    seen = []
+    for outcome in executor.run(square_or_fail, take):
+        seen.append(outcome.item)
+        if outcome.item < 20:
+            waiting += [2 * outcome.item, 2 * outcome.item + 1]
+    assert sorted(seen) == list(range(1, 40))
 
 
 def test_items_are_drawn_only_as_workers_take_them(executor):
@@ -81,7 +124,7 @@ def test_items_are_drawn_only_as_workers_take_them(executor):
             drawn.append(x)
             yield x
 
-    outcomes = executor.map(square_or_fail, items())
+    outcomes = each(executor, square_or_fail, items())
     next(outcomes)
     assert len(drawn) <= 6
     assert len(list(outcomes)) == 99
@@ -89,7 +132,7 @@ def test_items_are_drawn_only_as_workers_take_them(executor):
 
 def test_an_item_that_kills_its_workers_fails_alone(cluster):
     with Client(cluster, set_as_default=False) as client:
-        outcomes = {o.item: o for o in Dask(client, resources={}).map(die, range(4))}
+        outcomes = {o.item: o for o in each(Dask(client, resources={}), die, range(4))}
     assert outcomes[1].failed
     assert "Workers died" in outcomes[1].error
     assert [outcomes[x].result for x in (0, 2, 3)] == [0, 2, 3]
@@ -97,7 +140,7 @@ def test_an_item_that_kills_its_workers_fails_alone(cluster):
 
 def test_a_running_scheduler_is_reached_by_its_address(cluster):
     with open_executor(AddressMachine(address=cluster.scheduler_address)) as executor:
-        assert [o.result for o in executor.map(square_or_fail, [5])] == [25]
+        assert [o.result for o in each(executor, square_or_fail, [5])] == [25]
 
 
 def test_no_scheduler_at_the_address_is_told(monkeypatch):
@@ -122,7 +165,7 @@ def test_every_gpu_gets_a_worker_that_sees_only_it(monkeypatch):
         executor.client.wait_for_workers(2)
         seen = executor.client.run(visible_gpus)
         assert sorted(seen.values()) == ["2", "5"]
-        assert [o.result for o in executor.map(square_or_fail, [4])] == [16]
+        assert [o.result for o in each(executor, square_or_fail, [4])] == [16]
 
 
 def test_without_jobqueue_slurm_says_what_to_install(monkeypatch):

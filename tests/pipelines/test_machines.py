@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
 import pytest
 from pydantic import ValidationError
 
 from ccrl_wsi.errors import ConfigError
+from pipelines import dask_clusters
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -111,8 +115,52 @@ def test_slurm_options_are_what_slurmcluster_takes():
         gpu=True,
         job_extra_directives=("--gres=gpu:1",),
     )
-    options = machine.cluster_options()
-    script = dask_jobqueue.slurm.SLURMJob(scheduler="tcp://127.0.0.1:1", name="w", **options)
-    text = script.job_script()
+    with dask_jobqueue.SLURMCluster(**machine.cluster_options()) as cluster:
+        text = cluster.job_script()
+        port = cluster.scheduler.http_server.port
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://127.0.0.1:{port}/status")
     for line in ("-A lab", "-p gpu", "--gres=gpu:1", "-t 04:00:00", "--resources GPU=1"):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("walltime", "lifetime", "stagger"),
+    [("04:00:00", "216m", "12m"), ("1-00:00:00", "1296m", "72m"), ("00:15:00", "9m", "3m")],
+)
+def test_workers_end_before_their_job_does(walltime, lifetime, stagger):
+    options = SlurmMachine(cores=1, memory="1 GB", walltime=walltime).cluster_options()
+    wanted = ["--lifetime", lifetime, "--lifetime-stagger", stagger]
+    assert options["worker_extra_args"] == wanted
+
+
+def test_a_job_of_minutes_has_no_lifetime():
+    options = SlurmMachine(cores=1, memory="1 GB", walltime="00:05:00").cluster_options()
+    assert options["worker_extra_args"] == []
+
+
+def test_tls_files_reach_dask(machine_file):
+    machine = load_machine(
+        machine_file(
+            "kind: address\naddress: tls://head:8786\ntls_ca_file: ca.pem\ntls_cert: me.pem"
+        )
+    )
+    assert machine.tls_options() == {"tls_ca_file": "ca.pem", "tls_client_cert": "me.pem"}
+
+
+def test_a_dashboard_needs_an_address(machine_file):
+    assert load_machine(machine_file("kind: local\ndashboard: 127.0.0.1:8787")).dashboard
+    with pytest.raises(ConfigError, match="dashboard"):
+        load_machine(machine_file("kind: local\ndashboard: yes please"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "threads"), [(8, 8, 1), (8, 2, 4), (8, 3, 2), (2, 5, 1)]
+)
+def test_libraries_share_the_cores_that_workers_leave(monkeypatch, cores, at_once, threads):
+    monkeypatch.setattr(dask_clusters, "cpu_count", lambda: cores)
+
+    told = dask_clusters.library_threads(at_once)
+
+    assert told.keys() == dask_clusters.ONE_THREAD.keys()
+    assert set(told.values()) == {str(threads)}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ccrl_wsi import object_storage
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, RunStopped
 from ccrl_wsi.object_storage import ObjectFolder
 from pipelines import object_lock
 from pipelines.object_lock import LOCK, ObjectLock, exclusive_objects
@@ -86,7 +86,7 @@ def test_it_is_renewed_and_its_loss_is_noticed(folder):
         lock.check()
         write_lock(folder, process=1)
         wait_until(lambda: lock._is_lost)
-        with pytest.raises(ConfigError, match="another run may work there"):
+        with pytest.raises(RunStopped, match="another run may work there"):
             lock.check()
     assert json.loads(folder.read(LOCK))["owner"] == "another"
 

@@ -40,7 +40,7 @@ from tests.object_stores import (
 )
 from tests.pipelines.conftest import SMOKE
 
-WITH_TIMES = {"run_report.json", "state/small.json"}
+WITH_TIMES = {"run_report.json", "progress.json", "state/small.json"}
 SERIAL = SerialMachine()
 
 

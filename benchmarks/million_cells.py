@@ -1,0 +1,223 @@
+"""Clusters, stores and overlays of very many cells: time, memory, bytes written; GeoJSON's rate.
+
+    python benchmarks/million_cells.py                      # 10^5 and 10^6 cells: three minutes
+    python benchmarks/million_cells.py --cells 10000000     # 30 GB of disk, 20 minutes
+
+One slide of drawn cells with embeddings of 193 dimensions goes through all that a run does after
+the embedding. Each step has a process of its own, with one thread a library, so that its peak
+memory is its own. "written" is what the step hands to the system over what lies on disk after it
+(files it made or changed): 1 means that nothing is written twice. The overlay's lower bound is
+``json.dumps`` of features that are built already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS OPENCV_FOR_THREADS_NUM"
+for _name in _THREADS.split():
+    os.environ.setdefault(_name, "1")
+
+import numpy as np
+from measured import Table
+
+from ccrl_wsi.clusters.codebook import load_codebook, save_codebook
+from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
+from ccrl_wsi.config import load_settings
+from ccrl_wsi.geometry import Box
+from ccrl_wsi.outputs.overlay import write_slide_overlay
+from ccrl_wsi.parts import write_part
+from ccrl_wsi.records import Cells, Outlines, SlideInfo
+from ccrl_wsi.store import StoreDescription, assemble_store, open_store
+from pipelines.embedding_rows import embedding_chunks
+from pipelines.finish import FinishJob, finish_slide
+
+N_DIMENSIONS, CORNERS, PART = 193, 24, 25_000
+SIDE_PX = 200_000
+SETTINGS = load_settings()
+
+
+def draw_cells(n: int, seed: int) -> Cells:
+    """``n`` round nuclei anywhere on a large slide, in eight loose groups of embeddings."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(100, SIDE_PX - 200, (n, 2))
+    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
+    ring = centre[:, None] + 14 * np.column_stack([np.cos(angle), np.sin(angle)])
+    ring[:, -1] = ring[:, 0]
+    unknown = np.full(n, np.nan, np.float32)
+    middles = np.random.default_rng(7).normal(size=(8, N_DIMENSIONS))
+    embedding = rng.standard_normal((n, N_DIMENSIONS), np.float32)
+    embedding += middles[rng.integers(0, 8, n)].astype(np.float32)
+    return Cells(
+        centroid_px=centre,
+        outlines=Outlines(
+            np.round(ring.reshape(-1, 2), 2), np.arange(n + 1, dtype=np.int64) * (CORNERS + 1)
+        ),
+        area_um2=rng.uniform(20, 90, n).astype(np.float32),
+        probability=unknown,
+        nucleus_type=np.zeros(n, np.int16),
+        type_probability=unknown,
+        is_clipped=np.zeros(n, np.bool_),
+        tile=np.zeros((n, 2), np.int32),
+        measurements=rng.standard_normal((n, 2), np.float32),
+        embedding=embedding,
+        crops=np.zeros((0, 32, 32, 3), np.uint8),
+    )
+
+
+def draw_parts(folder: Path, n: int) -> None:
+    """What the partitions of a slide leave."""
+    for number, start in enumerate(range(0, n, PART)):
+        cells = draw_cells(min(PART, n - start), number)
+        write_part(folder / f"part-{number:05d}.npz", cells, {"fingerprint": "f"})
+
+
+def assemble(folder: Path) -> None:
+    """Parts to a store."""
+    whole = Box(0, 0, SIDE_PX, SIDE_PX)
+    slide = SlideInfo(Path("S.svs"), "S", 0.25, SIDE_PX, SIDE_PX, whole, (1.0,), "", "S")
+    described = StoreDescription(
+        slide, "f", ("eccentricity", "haematoxylin_mean"), (), "none", "drawn", "e", 0.25,
+        notes={"patient": "S", "group": None},
+    )  # fmt: skip
+    assemble_store(folder / "S.zarr", sorted(folder.glob("part-*.npz")), described)
+
+
+def fit(folder: Path) -> None:
+    """k-means on the sample a run would take of one slide."""
+    store, limits = open_store(folder / "S.zarr"), SETTINGS.clusters
+    (size,) = sample_sizes([store.n_cells], limits.sample_per_slide, limits.sample_in_all)
+    codebook = fit_codebook(
+        store.embedding_rows(sample_rows(store.n_cells, size, 0, "S")), limits, seed=0,
+        encoder=("drawn", "e"), standardise=False, record={},
+    )  # fmt: skip
+    save_codebook(folder / "codebook.safetensors", codebook)
+
+
+def assign_all(folder: Path) -> None:
+    """The nearest centre of every cell, read from the store and not written."""
+    codebook = load_codebook(folder / "codebook.safetensors")
+    for rows in embedding_chunks(open_store(folder / "S.zarr", unfinished=True)):
+        assign(rows, codebook)
+
+
+def overlay(folder: Path) -> None:
+    """The overlay alone, of outlines however many there are."""
+    settings = SETTINGS.overlay.model_copy(update={"points_above": 10**9})
+    write_slide_overlay(open_store(folder / "S.zarr"), folder / "outlines", settings)
+
+
+def finish(folder: Path) -> None:
+    """Clusters into the store, overlay as a run writes it, seal."""
+    codebook, overlays = folder / "codebook.safetensors", folder / "overlays"
+    notes = {"patient": "S", "group": None}
+    finish_slide(FinishJob("S", folder / "S.zarr", codebook, overlays, SETTINGS, notes))
+
+
+STEPS: dict[str, Callable[[Path], None]] = {
+    "assemble": assemble,
+    "fit k-means": fit,
+    "finish: assign, store, overlay, seal": finish,
+    "of that, reading and assigning": assign_all,
+    "overlay of outlines": overlay,
+}
+
+
+def measured(work: Callable[..., None], *arguments: object) -> dict[str, float]:
+    """Figures of ``work`` in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, work, arguments))
+    process.start()
+    figures: dict[str, float] = receiver.recv()
+    process.join()
+    return figures
+
+
+def _measure(sender: Any, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    _import_all()
+    wall, core, written = time.perf_counter(), time.process_time(), _proc("io", "wchar:")
+    work(*arguments)
+    figures = {
+        "wall": time.perf_counter() - wall,
+        "core": time.process_time() - core,
+        "written": _proc("io", "wchar:") - written,
+        # Not getrusage: what it tells includes the parent's.
+        "peak_mib": _proc("status", "VmHWM:") / 1024,
+    }
+    sender.send(figures)
+
+
+def _import_all() -> None:
+    """Imports are start-up, not what is measured here."""
+    import imagecodecs
+    import sklearn.cluster
+    import zarr
+
+    del imagecodecs, sklearn, zarr
+
+
+def _proc(file: str, name: str) -> int:
+    lines = Path(f"/proc/self/{file}").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _sizes(folder: Path) -> dict[tuple[Path, int], int]:
+    """Size of each file, by its name and when it was changed."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {(path, path.stat().st_mtime_ns): path.stat().st_size for path in files}
+
+
+def main() -> None:
+    """Measure every step for every number of cells."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--folder", type=Path, help="on a disk with room; a temporary one else")
+    arguments = parser.parse_args()
+    table = Table(
+        f"One slide, {N_DIMENSIONS} dimensions, one thread",
+        (
+            "step",
+            "cells",
+            "core-s",
+            "wall s",
+            "cells per core-s",
+            "peak MiB",
+            "written",
+            "per cell",
+        ),
+    )
+    for n in arguments.cells:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            _measure_steps(table, Path(name), n)
+    table.publish("million_cells")
+
+
+def _measure_steps(table: Table, folder: Path, n: int) -> None:
+    measured(draw_parts, folder, n)
+    for step, work in STEPS.items():
+        before = _sizes(folder)
+        found = measured(work, folder)
+        new = sum(size for key, size in _sizes(folder).items() if key not in before)
+        amplification = found["written"] / new if new else None
+        rate = float(n / found["core"])
+        cells = f"{n:,}"
+        per_cell = f"{new / n:.0f} B" if new else None
+        figures = (found["core"], found["wall"], rate, found["peak_mib"], amplification, per_cell)
+        table.row(step, cells, *figures)
+        print(json.dumps({"step": step, "cells": n, **found}), flush=True)
+        if step == "assemble":
+            for part in folder.glob("part-*.npz"):
+                part.unlink()
+
+
+if __name__ == "__main__":
+    main()

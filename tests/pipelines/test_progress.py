@@ -1,0 +1,77 @@
+"""What a run tells of itself while it works, to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ccrl_wsi.slides.slide_list import list_slides
+from pipelines.bottleneck import find_bottleneck
+from pipelines.jobs import Tally
+from pipelines.machines import SerialMachine
+from pipelines.progress import Counts
+from pipelines.run import run_cohort
+from tests.pipelines.conftest import SMOKE
+
+
+def test_what_binds_is_named_with_what_would_help():
+    seconds = {"read": 12.0, "segment": 3.0, "embed": 2.0, "write": 9.0}
+    found = find_bottleneck(Tally(seconds=seconds, lane_seconds={"read": 6.0, "nuclei": 2.0}))
+    assert (found.stage, found.share) == ("read", 0.6)
+    assert "compute.read_ahead" in found.advice
+
+
+def test_without_time_nothing_binds():
+    assert find_bottleneck(Tally()) is None
+
+
+def test_slides_not_opened_yet_count_like_those_that_were():
+    assert Counts(slides=10, begun=4, kept=2, partitions=20).partitions_expected == 80
+    assert Counts(slides=3, begun=3, kept=3).partitions_expected == 0
+    assert Counts(slides=3).partitions_expected == 0
+    assert Counts(slides=3, begun=1, failed=1, unopened=1, partitions=7).partitions_expected == 14
+
+
+def test_a_finished_run_says_so_in_numbers(slide_file, smoke, tmp_path):
+    slides = list_slides([str(slide_file), str(tmp_path / "gone.svs")])
+    run_cohort(slides, tmp_path, smoke, SerialMachine())
+    said = json.loads((tmp_path / "progress.json").read_text())
+    report = json.loads((tmp_path / "run_report.json").read_text())
+    assert said["state"] == "done"
+    assert {n: said["slides"][n] for n in ("all", "done", "failed", "there_already")} == {
+        "all": 2, "done": 1, "failed": 1, "there_already": 0,
+    }  # fmt: skip
+    assert said["slides"]["working"] == {}
+    assert said["partitions"] == {"done": 12, "expected": 12}
+    assert said["cells"] == report["cells_in_all"]["n_cells"] > 0
+    shares = report["throughput"]["stage_shares"]
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    assert report["throughput"]["slowest_stage"] in ("read", "nuclei", "embed", "load")
+    run_cohort(slides[:1], tmp_path, smoke, SerialMachine())
+    again = json.loads((tmp_path / "progress.json").read_text())
+    assert again["slides"]["there_already"] == 1
+    assert again["cells"] == 0
+
+
+def test_sigterm_ends_a_run_in_order_and_the_file_says_stopped(slide_file, tmp_path):
+    settings = [part for setting in SMOKE for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, *settings, "--on", "serial"], stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "work" / "drawn" / "parts").glob("p*.npz")):
+        time.sleep(0.005)
+        assert process.poll() is None
+    now = json.loads((tmp_path / "progress.json").read_text())
+    assert (now["state"], now["process"]) == ("running", process.pid)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "The same command continues where it was." in said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "progress.json").read_text())["state"] == "stopped"
+    assert (tmp_path / ".lock").read_text() == ""

@@ -1,0 +1,64 @@
+"""Benchmarks can be chosen by name, are all described, and count as they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from reading import decodes_per_tile
+from whole_job import shape
+
+from ccrl_wsi.geometry import Box
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
+NAMES = {file.stem for file in FOLDER.glob("*.py")} - {"measured"}
+
+
+def test_the_fast_set_is_made_of_benchmarks_there_are():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (chosen,) = re.findall(r"^BENCH \?= (.*)$", makefile, re.MULTILINE)
+    assert set(chosen.split()) <= NAMES
+    assert len(chosen.split()) > 3
+
+
+def test_every_benchmark_is_described_and_no_other():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    described = re.findall(r"^### `(\w+)`", text, re.MULTILINE)
+    assert sorted(described) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_each_says_in_a_line_what_it_is_and_how_it_is_called(name):
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    first, _, rest = text.partition("\n")
+    assert first.startswith('"""')
+    assert first.endswith(".")
+    assert f"python benchmarks/{name}.py" in rest.partition('"""')[0]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([Box(0, 0, 512, 512)], 1.0),
+        # The second read finds its tile among those kept.
+        ([Box(0, 0, 512, 512), Box(0, 0, 256, 256)], 1.0),
+        ([Box(0, 0, 100, 100)], 0.25),
+        # Two tiles on a seam are both needed.
+        ([Box(255, 0, 2, 1)], 0.5),
+    ],
+)
+def test_decodes_are_counted_by_file_tile(boxes, expected):
+    assert decodes_per_tile(iter(boxes), Box(0, 0, 512, 512), 256) == expected
+
+
+def test_a_tile_that_is_no_longer_kept_is_decoded_again():
+    row = Box(0, 0, 129 * 256, 256)  # 128 of its tiles are kept
+    whole = Box(0, 0, 129 * 256, 256)
+    assert decodes_per_tile(iter([row, row]), whole, 256) == 2.0
+
+
+@pytest.mark.parametrize(("text", "expected"), [("4x8", (4, 8)), ("8", (8, 8))])
+def test_a_slide_is_so_many_blocks(text, expected):
+    assert shape(text) == expected
