@@ -29,6 +29,11 @@ class SlideSettings(Section):
     )
     min_mpp: Positive = Field(0.05, description="A smaller pixel size is taken for a mistake.")
     max_mpp: Positive = Field(4.0, description="A larger pixel size is taken for a mistake.")
+    on_bad_tile: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What pixels that cannot be decoded do. fail: the slide fails; skip: the tiles "
+        "that need them are left out, counted and told.",
+    )
 
 
 class TissueSettings(Section):

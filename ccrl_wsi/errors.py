@@ -33,9 +33,9 @@ class LabelError(CcrlError):
     """Labels of people cannot be read, or fit no cell."""
 
 
-class StorageError(CcrlError):
-    """An object store cannot be reached, refuses access, or has no driver here."""
-
-
 class RunStopped(CcrlError):
     """The work cannot go on: a scheduler is gone, a folder was taken over. Exit code 1."""
+
+
+class StorageError(CcrlError):
+    """An object store cannot be reached, refuses access, or has no driver here."""

@@ -46,14 +46,6 @@ def is_url(place: Path | str) -> bool:
     return isinstance(place, str) and _URL.match(place) is not None
 
 
-def read_text(place: Path | str) -> str:
-    """The text of a file, or of the object at a URL."""
-    if isinstance(place, Path):
-        return place.read_text(encoding="utf-8")
-    url, _, name = place.rpartition("/")
-    return ObjectFolder.at(url).read(name).decode("utf-8")
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectFolder:
     """All objects below a URL, by their names relative to it."""

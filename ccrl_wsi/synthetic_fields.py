@@ -1,68 +1,34 @@
 """Draws fields of cultured cells in three channels whose phenotypes are known.
 
-A screen of a few plates in the layout of BBBC021: every mechanism has one compound in each week,
-and every week stains, focuses and lights differently. What a mechanism does is the same in all
-weeks, so whoever sees the phenotype and not the week finds the right neighbour in another week.
+A screen of a few plates in the layout of BBBC021. Every week has compounds of every mechanism and
+control wells. What varies besides the phenotype was laid down before anything was measured, and
+says nothing about the mechanism:
+
+- from cell to cell brightness, size, length and direction;
+- from well to well staining, focus and the number of cells;
+- from compound to compound the strength, and side effects on brightness, size and number;
+- from week to week gain, background, linearity, focus and light.
+
+So whoever compares brightness or sharpness finds compounds with the same side effects, or of the
+same week; whoever sees how cells are arranged finds the same mechanism.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ccrl_wsi.arrays import AnyArray, FloatArray
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.synthetic_phenotypes import HALF_PX, HEALTHY, MECHANISMS, Condition, draw_cell
 
-
-@dataclass(frozen=True, slots=True)
-class Phenotype:
-    """How cells look; lengths in pixels.
-
-    Parameters
-    ----------
-    nucleus_px, cell_px
-        Radii.
-    elongation
-        Long over short axis of the cell.
-    fibres
-        Bundles of tubulin around the nucleus.
-    bundling
-        How much of the tubulin is in bundles, 0 to 1.
-    spots
-        Spots of actin in a cell.
-    rim
-        Actin at the cell's edge.
-    """
-
-    nucleus_px: float = 7.0
-    cell_px: float = 15.0
-    elongation: float = 1.2
-    fibres: int = 5
-    bundling: float = 0.25
-    spots: int = 2
-    rim: float = 1.0
-
-    def towards(self, other: Phenotype, share: float) -> Phenotype:
-        """The phenotype ``share`` of the way to ``other``: what a dose does."""
-        names = ("nucleus_px", "cell_px", "elongation", "bundling", "rim")
-        between = {n: (1 - share) * getattr(self, n) + share * getattr(other, n) for n in names}
-        counts = {
-            n: round((1 - share) * getattr(self, n) + share * getattr(other, n))
-            for n in ("fibres", "spots")
-        }
-        return replace(self, **between, **counts)
-
-
-HEALTHY = Phenotype()
-MECHANISMS = {
-    "Tubulin bundlers": replace(HEALTHY, fibres=9, bundling=1.0),
-    "Actin clusterers": replace(HEALTHY, spots=9, rim=0.2),
-    "Nuclear swellers": replace(HEALTHY, nucleus_px=9.5),
-    "Stretchers": replace(HEALTHY, elongation=2.2),
-}
-"""What compounds do at full dose, by mechanism."""
+CONTROL = "DMSO"
+FULL_LIGHT = 20_000
+"""Of 16 bits, at gain 1."""
+DISTANCE_PX = 25.0
+"""Between the centres of cells of the usual size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +37,8 @@ class Week:
 
     Parameters
     ----------
+    gain, background
+        Of each channel; the background is a share of full light.
     gamma
         Of each channel: staining and camera do not answer linearly.
     blur_px
@@ -81,16 +49,18 @@ class Week:
         Of the camera, as a share of full light.
     """
 
-    gamma: tuple[float, float, float]
-    blur_px: float
-    light: float
-    noise: float
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    background: tuple[float, float, float] = (0.02, 0.02, 0.02)
+    gamma: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur_px: float = 0.7
+    light: float = 0.2
+    noise: float = 0.015
 
 
 WEEKS = (
-    Week((1.0, 1.0, 1.0), 0.4, 0.3, 0.01),
-    Week((0.8, 1.25, 0.85), 0.9, 0.5, 0.01),
-    Week((1.25, 0.8, 1.2), 0.6, 0.1, 0.01),
+    Week(blur_px=0.6, light=0.3),
+    Week((1.4, 0.7, 1.2), (0.05, 0.02, 0.08), (0.8, 1.25, 0.85), 1.1, 0.5),
+    Week((0.7, 1.3, 0.8), (0.02, 0.08, 0.04), (1.25, 0.8, 1.2), 0.8, 0.1),
 )
 
 
@@ -108,18 +78,27 @@ class DrawnScreen:
         Of a well.
     n_controls
         Wells of DMSO on each plate.
+    n_compounds
+        Of each mechanism on each plate; no compound is on two plates.
     doses
-        Each compound's concentrations; the largest has the full effect, the others a share of it.
+        Each compound's concentrations; its effect is its strength times the concentration.
+    n_wells
+        Of each treatment.
     n_weeks
         1 to 3.
+    mechanisms
+        Some of ``MECHANISMS``.
     """
 
     side_px: int = 220
-    n_cells: int = 16
-    n_fields: int = 2
-    n_controls: int = 6
+    n_cells: int = 24
+    n_fields: int = 1
+    n_controls: int = 16
+    n_compounds: int = 2
     doses: tuple[float, ...] = (0.7, 1.0)
+    n_wells: int = 2
     n_weeks: int = 3
+    mechanisms: tuple[str, ...] = tuple(MECHANISMS)
     seed: int = 0
 
 
@@ -134,87 +113,89 @@ class DrawnWell:
     concentration: float
     mechanism: str
 
-    @property
-    def phenotype(self) -> Phenotype:
-        """How its cells look."""
-        if self.mechanism == "DMSO":
-            return HEALTHY
-        return HEALTHY.towards(MECHANISMS[self.mechanism], self.concentration)
-
 
 def wells_of(screen: DrawnScreen) -> list[DrawnWell]:
     """All wells, plate by plate; a compound is on the plate of one week only."""
     wells = []
     for week in range(screen.n_weeks):
-        plate = f"Week{week + 1}_{20000 + week}"
-        treatments = [("DMSO", 0.0, "DMSO")] * screen.n_controls
+        treatments = [(CONTROL, 0.0, CONTROL)] * screen.n_controls
         treatments += [
-            (f"compound {number}-{week + 1}", dose, mechanism)
-            for number, mechanism in enumerate(MECHANISMS, start=1)
+            (f"compound {number}-{week + 1}{'abcdefgh'[which]}", dose, mechanism)
+            for number, mechanism in enumerate(screen.mechanisms, start=1)
+            for which in range(screen.n_compounds)
             for dose in screen.doses
+            for _ in range(screen.n_wells)
         ]
-        for place, (compound, dose, mechanism) in enumerate(treatments):
-            name = f"{'BCDEFG'[place // 10]}{place % 10 + 2:02d}"
-            wells.append(DrawnWell(week, plate, name, compound, dose, mechanism))
+        for place, treatment in enumerate(treatments):
+            name = f"{'BCDEFGHIJKLMNO'[place // 10]}{place % 10 + 2:02d}"
+            wells.append(DrawnWell(week, f"Week{week + 1}_{20000 + week}", name, *treatment))
     return wells
 
 
-def draw_field(screen: DrawnScreen, well: DrawnWell, site: int) -> AnyArray:
-    """A field (side, side, 3) uint16 of ``well``: DNA, tubulin, actin."""
+def draw_field(screen: DrawnScreen, well: DrawnWell, site: int) -> tuple[AnyArray, FloatArray]:
+    """A field of ``well``.
+
+    Returns
+    -------
+    field
+        (side, side, 3) uint16: DNA, tubulin, actin.
+    centres
+        (n, 2) x, y of its cells.
+    """
+    strength, side_effect = _compound(screen, well)
+    of_well = rng_for(screen.seed, "drawn well", well.plate, well.well)
+    condition = side_effect * _chance(of_well, 0.12, 0.04)
+    defocus = of_well.uniform(0, 0.6)
     rng = rng_for(screen.seed, "drawn field", well.plate, well.well, str(site))
-    pixels = np.zeros((screen.side_px, screen.side_px, 3))
-    reach = 2 * well.phenotype.cell_px + 8
-    for x, y in _places(screen, reach / 1.6, rng):
-        _draw_cell(pixels, (x, y), well.phenotype, rng)
-    return _as_photographed(pixels, WEEKS[well.week], rng)
+    centres = _places(screen, condition, rng)
+    pixels = np.zeros((screen.side_px + 2 * HALF_PX, screen.side_px + 2 * HALF_PX, 3))
+    look = MECHANISMS.get(well.mechanism, HEALTHY)
+    for x, y in np.rint(centres).astype(int):
+        effect = float(np.clip(strength * well.concentration + rng.normal(0, 0.15), 0, 1))
+        cell = draw_cell(look, effect, condition, rng)
+        part = pixels[y : y + len(cell), x : x + len(cell)]
+        np.maximum(part, cell, out=part)
+    inner = pixels[HALF_PX:-HALF_PX, HALF_PX:-HALF_PX]
+    return _as_photographed(inner, WEEKS[well.week], defocus, rng), centres
 
 
-def _places(screen: DrawnScreen, distance: float, rng: np.random.Generator) -> FloatArray:
+def _compound(screen: DrawnScreen, well: DrawnWell) -> tuple[float, Condition]:
+    """How strong the well's compound is at concentration 1, and what else it does."""
+    if well.compound == CONTROL:
+        return 0.0, Condition()
+    rng = rng_for(screen.seed, "drawn compound", well.compound)
+    return float(rng.uniform(0.7, 1)), _chance(rng, 0.25, 0.06)
+
+
+def _chance(rng: np.random.Generator, brightness: float, size: float) -> Condition:
+    """A condition that differs from the usual one by chance, by so much."""
+    first, second, third = np.exp(rng.normal(0, brightness, 3)).tolist()
+    density = float(np.exp(rng.normal(0, brightness)))
+    return Condition((first, second, third), float(rng.normal(1, size)), density)
+
+
+def _places(screen: DrawnScreen, condition: Condition, rng: np.random.Generator) -> FloatArray:
     """Centres (n, 2) that keep their distance."""
     found = np.empty((0, 2))
-    for place in rng.uniform(4, screen.side_px - 4, (60 * screen.n_cells, 2)):
-        if len(found) < screen.n_cells and (np.hypot(*(found - place).T) > distance).all():
+    n_cells = max(2, round(screen.n_cells * min(condition.density, 1.5)))
+    for place in rng.uniform(2, screen.side_px - 3, (60 * n_cells, 2)):
+        apart = np.hypot(*(found - place).T) > DISTANCE_PX * condition.size
+        if len(found) < n_cells and apart.all():
             found = np.vstack([found, place])
     return found
 
 
-def _draw_cell(
-    pixels: FloatArray, at: tuple[float, float], look: Phenotype, rng: np.random.Generator
-) -> None:
-    """Add one cell to ``pixels`` (h, w, 3), in light of 0 to about 1."""
-    half = int(np.ceil(1.7 * look.cell_px)) + 3
-    column, row = round(at[0]), round(at[1])
-    top, left = max(row - half, 0), max(column - half, 0)
-    part = pixels[top : row + half + 1, left : column + half + 1]
-    y, x = np.mgrid[top : top + part.shape[0], left : left + part.shape[1]]
-    size, angle = rng.normal(1, 0.08, 2), rng.uniform(0, np.pi)
-    stretch = np.sqrt(look.elongation)
-    u = ((x - at[0]) * np.cos(angle) + (y - at[1]) * np.sin(angle)) / stretch
-    v = ((y - at[1]) * np.cos(angle) - (x - at[0]) * np.sin(angle)) * stretch
-    away, turn = np.hypot(u, v), np.arctan2(v, u)
-    nucleus, cell = look.nucleus_px * size[0], look.cell_px * size[1]
-    inside = 1 / (1 + np.exp((away - cell) / 0.8))
-    part[..., 0] += rng.uniform(0.7, 1) / (
-        1 + np.exp((np.hypot(x - at[0], y - at[1]) - nucleus) / 0.7)
-    )
-    wave = 0.5 + 0.5 * np.cos(look.fibres * turn + rng.uniform(0, 6) + 0.25 * away)
-    tubulin = (1 - look.bundling) * 0.5 + look.bundling * wave**3
-    part[..., 1] += rng.uniform(0.7, 1) * inside * tubulin * np.exp(-away / (1.5 * cell))
-    actin = 0.15 * inside + 0.6 * look.rim * np.exp(-(((away - 0.9 * cell) / 1.5) ** 2))
-    for _ in range(look.spots):
-        far, where = cell * np.sqrt(rng.uniform(0.05, 0.8)), rng.uniform(-np.pi, np.pi)
-        spot = (u - far * np.cos(where)) ** 2 + (v - far * np.sin(where)) ** 2
-        actin = actin + 0.7 * np.exp(-spot / 4.5)
-    part[..., 2] += rng.uniform(0.7, 1) * actin
-
-
-def _as_photographed(pixels: FloatArray, week: Week, rng: np.random.Generator) -> AnyArray:
-    """Focus, staining, light and noise of the week, in 16 bits."""
-    seen = gaussian_filter(pixels, (week.blur_px, week.blur_px, 0))
-    seen = np.clip(seen, 0, None) ** np.array(week.gamma)
+def _as_photographed(
+    pixels: FloatArray, week: Week, defocus: float, rng: np.random.Generator
+) -> AnyArray:
+    """Focus, staining, light and noise, in 16 bits."""
+    blur_px = np.hypot(week.blur_px, defocus)
+    seen = gaussian_filter(pixels, (blur_px, blur_px, 0))
+    seen = np.array(week.gain) * np.clip(seen, 0, None) ** np.array(week.gamma)
+    seen += np.array(week.background)
     height, width = seen.shape[:2]
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     seen *= (1 - week.light * (x**2 + y**2) / 2)[..., None]
     seen += week.noise * rng.normal(size=seen.shape)
-    field: AnyArray = np.clip(400 + 20000 * seen, 0, 65535).astype(np.uint16)
+    field: AnyArray = np.clip(400 + FULL_LIGHT * seen, 0, 65535).astype(np.uint16)
     return field

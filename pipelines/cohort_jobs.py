@@ -12,7 +12,7 @@ from ccrl_wsi.store import StoreDescription, assemble_store
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.partitions import run_partition
-from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide
+from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide, tolerates
 from pipelines.state import SlideState, load_state
 
 
@@ -84,6 +84,11 @@ class AssembleJob:
         return self.plan.slide_id
 
     @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.plan.info.path
+
+    @property
     def reads(self) -> tuple[Path, ...]:
         """What must be there before."""
         return self.parts
@@ -92,11 +97,6 @@ class AssembleJob:
     def writes(self) -> tuple[Path, ...]:
         """What is there afterwards."""
         return (self.store,)
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-        return self.plan.info.path
 
 
 Job = OpenJob | PartitionJob | AssembleJob
@@ -126,14 +126,15 @@ def open_job(job: OpenJob) -> OpenedJob:
     with closing(opened.reader):
         job.folder.fetch_here(job.folder.state(job.slide_id))
         state = load_state(job.folder, job.slide_id)
-        if state is not None and state.cells == opened.fingerprint:
+        is_there = state is not None and state.cells == opened.fingerprint
+        if state is not None and is_there and tolerates(state.tally, job.settings):
             return OpenedJob(job.source, state=state)
         plan = plan_slide(opened, job.settings, job.folder)
     job.folder.part(job.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)
     done, tally = set(), Tally()
     for partition in plan.partitions:
-        one = job_of(plan, partition, job.settings, job.folder)
-        found = committed_tally(one, job.folder.readable_part(one.target))
+        wanted = job_of(plan, partition, job.settings, job.folder)
+        found = committed_tally(wanted, job.folder.readable_part(wanted.target))
         if found is not None:
             done.add(partition.number)
             tally += found

@@ -32,6 +32,7 @@ from ccrl_wsi.evaluation.typical_variation import (
     FEWEST_CONTROLS,
     align_batches,
     batches_without_controls,
+    normalise_typical_variation,
     whiten,
 )
 from ccrl_wsi.profile_set import Profiles
@@ -39,7 +40,11 @@ from ccrl_wsi.profile_set import Profiles
 log = logging.getLogger("ccrl_wsi")
 
 CleanUp = Literal["as given", "standardised", "cleaned up"]
-Normalisation = Literal["none", "whitening", "TVN"]
+Normalisation = Literal["none", "whitening", "TVN", "centred TVN"]
+BEYOND_MEASURE = 1e100
+"""Of a feature: its square is finite still."""
+SMALL_OF_RIDGE = 0.1
+"""Share of the ridge below which a mean variance of controls is drowned by it."""
 Kind = tuple[CleanUp, Normalisation]
 
 
@@ -131,12 +136,12 @@ def load_profiles(path: Path, settings: MoaSettings) -> tuple[Profiles, list[str
 def prepare_wells(profiles: Profiles, settings: MoaSettings) -> tuple[Profiles, list[str]]:
     """One profile a well, of numbers only; treatments' profiles stay as they are."""
     remarks = []
-    is_number = np.isfinite(profiles.features)
+    is_number = np.abs(profiles.features) < BEYOND_MEASURE  # false for NaN
     hollow = is_number.mean(axis=1) < 0.5
     if hollow.any():
         remarks.append(f"{hollow.sum()} rows are mostly no numbers and are left out")
         profiles, is_number = profiles.where(~hollow), is_number[~hollow]
-    usable = is_usable(profiles.features)
+    usable = is_usable(np.where(is_number, profiles.features, np.nan))
     if not usable.all():
         n_holes = int((~is_number.all(axis=0)).sum())
         remarks.append(
@@ -151,6 +156,7 @@ def prepare_wells(profiles: Profiles, settings: MoaSettings) -> tuple[Profiles, 
         return profiles, [*remarks, "no column of wells: every row is taken for one well's"]
     n_rows = len(profiles)
     wells = to_wells(profiles, settings.cells_to_wells)
+    _check_one_compound(profiles, wells)
     if len(wells) < n_rows:
         how = settings.cells_to_wells
         remarks.append(f"{n_rows} rows of {len(wells)} wells: the {how} of each well is taken")
@@ -171,6 +177,13 @@ def score_wells(wells: Profiles, settings: MoaSettings, remarks: list[str]) -> l
         kinds: dict[Kind, FloatArray] = {("as given", "none"): wells.features}
     else:
         kinds = _kinds(wells, is_control, batch, settings)
+        variance = float(wells.features[is_control].var(axis=0).mean())
+        if settings.tvn and variance < SMALL_OF_RIDGE * settings.ridge:
+            remarks.append(
+                f"features as given vary among controls by {variance:.1g}, far less than the ridge "
+                f"of {settings.ridge:g}: their whitening and TVN change little; read the "
+                "standardised ones, or set a smaller ridge"
+            )
         alone = batches_without_controls(is_control, batch) if batch and settings.tvn else []
         if alone:
             remarks.append(f"CORAL leaves {', '.join(alone)} as they are: too few controls")
@@ -208,8 +221,11 @@ def _kinds(
             whitened = whiten(features, is_control, settings.ridge)
             kinds[clean_up, "whitening"] = whitened
             if batch is not None:
-                aligned = align_batches(whitened, is_control, batch, settings.ridge)
-                kinds[clean_up, "TVN"] = aligned
+                ridge = settings.ridge
+                kinds[clean_up, "TVN"] = align_batches(whitened, is_control, batch, ridge)
+                kinds[clean_up, "centred TVN"] = normalise_typical_variation(
+                    features, is_control, batch, ridge, centre=True
+                )
     return kinds
 
 
@@ -247,6 +263,18 @@ def _scored(kind: Kind, wells: Profiles, has_batches: bool, settings: MoaSetting
         settings.same_batch,
     )
     return MoaResult(*kind, treatments.features.shape[1], treatments, scores)
+
+
+def _check_one_compound(profiles: Profiles, wells: Profiles) -> None:
+    known = set(profiles.text("compound"))
+    for row, compound in enumerate(wells.text("compound")):
+        if compound not in known:
+            plate, well = wells.text("plate")[row], wells.text("well")[row]
+            raise EvaluationError(
+                f"Well {well or '(without a name)'} of plate {plate or '(without a name)'} has "
+                f"several compounds: {compound[:60]}. Name the columns of plates and wells with "
+                "--set columns.plate=NAME columns.well=NAME."
+            )
 
 
 def _check_one_mechanism(wells: Profiles, treatments: Profiles) -> None:

@@ -45,6 +45,7 @@ def gather_field_crops(data: DataSettings, seed: int) -> CropSet:
     problems = name_problems(fields, mechanisms)
     if data.fields == "labelled":
         fields = [field for field in fields if field.mechanism]
+    fields = _once(fields, problems)
     # Sorted, so that plates come in one piece whatever the order of the table.
     fields = sorted(fields, key=lambda field: (field.plate, field.well, field.site))
     names = tuple(sorted({field.mechanism for field in fields if field.mechanism}))
@@ -62,6 +63,17 @@ def gather_field_crops(data: DataSettings, seed: int) -> CropSet:
     if problems:
         log.warning("%d problems; %d of %d fields are used", len(problems), len(parts), len(fields))
     return CropSet.concat(parts)
+
+
+def _once(fields: list[Field], problems: list[str]) -> list[Field]:
+    """The fields without those that the table lists again, whose cells would count twice."""
+    found: dict[str, Field] = {}
+    for field in fields:
+        if field.key in found:
+            problems.append(f"{field.key} is listed again: its first row counts")
+        else:
+            found[field.key] = field
+    return [*found.values()]
 
 
 def _plate_crops(

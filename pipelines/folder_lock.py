@@ -24,6 +24,7 @@ from uuid import uuid4
 import psutil
 
 from ccrl_wsi.errors import ConfigError, RunStopped
+from pipelines.folder_sign import Sign
 
 BEAT_SECONDS = 5.0
 SILENT_BEATS = 6
@@ -73,9 +74,9 @@ class FolderLock:
         self._taken_by: Holder | None = None
 
     @property
-    def sign(self) -> tuple[Path, str]:
-        """A file, and the text in it by which another computer knows that it is this run's."""
-        return self.path, self.me.run
+    def sign(self) -> Sign:
+        """By what another computer knows this folder."""
+        return Sign(self.root, self.path.name, self.me.run)
 
     def check(self) -> None:
         """Make sure that the folder is still there and ours.

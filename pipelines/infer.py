@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import StorageError, StoreError
 from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
@@ -107,7 +107,7 @@ class CohortRun:
                 self._count(job, result, progress)
             elif isinstance(job, AssembleJob):
                 self._finish(job, progress)
-        except StoreError as error:  # The slide's record cannot be written.
+        except (StoreError, StorageError) as error:  # The slide's record cannot be written.
             self._fail(job, fault_of(error), progress)
 
     def _begin(self, opened: OpenedJob, progress: Progress) -> None:
@@ -173,7 +173,7 @@ class CohortRun:
                 cells=job.plan.fingerprint,
                 tissue_mm2=job.plan.tissue_mm2,
                 tally=job.tally,
-                warnings=job.plan.warnings,
+                warnings=(*job.plan.warnings, *_lacks(job)),
             ),
         )
         self.folder.clear_work(job.slide_id)
@@ -187,20 +187,30 @@ class CohortRun:
         self.open.pop(job.slide_id, None)
         stage = fault.stage or STAGES[type(job)]
         where = fault.place or getattr(job, "where", "")
-        self.failures[job.slide_id] = Failure(
-            job.slide_id, str(job.path), stage, where, fault.message, self._log(job, fault)
-        )
-        progress.slide_failed(job.slide_id, fault.message)
+        said = self.folder.told(fault.message)
+        log = self._log(job, f"{said}\n\n{self.folder.told(fault.trace)}")
+        self.failures[job.slide_id] = Failure(job.slide_id, str(job.path), stage, where, said, log)
+        progress.slide_failed(job.slide_id, said)
 
-    def _log(self, job: Job, fault: Fault) -> str:
+    def _log(self, job: Job, text: str) -> str:
         """Where in the folder the trace was written; nothing where that was not possible."""
         path = self.folder.log(job.slide_id)
         try:
-            write_text(path, self.folder.told(f"{fault.message}\n\n{fault.trace}"))
+            write_text(path, text)
             self.folder.publish(path)
-        except StoreError:
+        except (StoreError, StorageError):
             return ""
         return path.relative_to(self.folder.root).as_posix()
+
+
+def _lacks(job: AssembleJob) -> list[str]:
+    tally = job.tally
+    if not tally.n_skipped:
+        return []
+    return [
+        f"{job.path.name}: {tally.n_skipped} of {tally.n_tiles} tiles cannot be decoded and were "
+        "left out."
+    ]
 
 
 def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:

@@ -90,6 +90,8 @@ class Tally:
         Crops whose window reached beyond the tile, so that it was read anew.
     n_tiles, area_mm2
         Tiles looked at, and the area of their cores.
+    n_skipped
+        Tiles among them that could not be decoded and were left out.
     seconds
         Time by stage, of all threads that were at it.
     lane_seconds
@@ -111,6 +113,7 @@ class Tally:
     elapsed_seconds: float = 0.0
     wall_seconds: float = 0.0
     device_seconds: float = 0.0
+    n_skipped: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -124,6 +127,7 @@ class Tally:
             self.elapsed_seconds + other.elapsed_seconds,
             self.wall_seconds + other.wall_seconds,
             self.device_seconds + other.device_seconds,
+            self.n_skipped + other.n_skipped,
         )
 
     def lane_shares(self) -> dict[str, float]:

@@ -61,6 +61,7 @@ class Models:
                 "group": source.group,
                 "tissue_mm2": plan.tissue_mm2,
                 "n_clipped": tally.n_clipped,
+                "n_tiles_skipped": tally.n_skipped,
                 "warnings": list(plan.warnings),
             },
         )

@@ -27,6 +27,7 @@ import psutil
 
 from ccrl_wsi.errors import ConfigError, RunStopped, StorageError
 from ccrl_wsi.object_storage import ObjectFolder
+from pipelines.folder_sign import Sign
 
 LOCK = ".lock"
 BEAT_SECONDS = 15.0
@@ -68,11 +69,6 @@ class ObjectLock:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="object lock", daemon=True)
 
-    @property
-    def sign(self) -> tuple[str, str]:
-        """An object, and the text in it by which another computer knows that it is this run's."""
-        return f"{self._objects.url}/{LOCK}", str(self._own["owner"])
-
     def take(self) -> None:
         """Hold the folder from now on.
 
@@ -95,8 +91,13 @@ class ObjectLock:
             raise self._refusal(last)
         self._thread.start()
 
+    @property
+    def sign(self) -> Sign:
+        """By what another computer knows this folder."""
+        return Sign(self._objects, LOCK, str(self._own["owner"]))
+
     def check(self) -> None:
-        """Whether the folder is still held.
+        """Make sure that the folder is still held.
 
         Raises
         ------

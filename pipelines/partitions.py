@@ -6,7 +6,9 @@ measured and cut out behind it. Their order is kept, so that threads change no b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -15,10 +17,12 @@ import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
+from ccrl_wsi.errors import SlideError
 from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter
 from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Segmentation, Tile
+from pipelines.faults import telling
 from pipelines.freed_memory import keep_freed_memory
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.lanes import Lanes, in_order, lanes_for
@@ -26,16 +30,26 @@ from pipelines.stopwatch import SharedTime, Stopwatch
 from pipelines.tile_pass import Segment, SlideView, cells_of_tile
 from pipelines.tools import encoder_of, reader_of, segmenter_of, tissue_of
 
+log = logging.getLogger("ccrl_wsi")
+
 PASSING = SharedTime()
 """The time of this process, which several partitions may share."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A tile the network has been asked about; ``None`` where there is no network to ask."""
+    """A tile the network has been asked about.
+
+    Parameters
+    ----------
+    rgb
+        None where it cannot be decoded.
+    prediction
+        None where there is no network to ask.
+    """
 
     tile: Tile
-    rgb: ByteArray
+    rgb: ByteArray | None
     prediction: Prediction | None
 
 
@@ -56,7 +70,7 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
     began = perf_counter()
     with PASSING.share() as share:
-        cells, n_again = _Pass(job, view, segmenter, lanes, watch).cells()
+        cells, n_again, n_skipped = _Pass(job, view, segmenter, lanes, watch).cells()
         with watch.stage("embed"):
             embedding = encoder(cells.crops, _measurements(cells, job))
     kept = cells.crops if job.settings.crops.keep else cells.crops[:0]
@@ -66,6 +80,7 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
         n_clipped=int(cells.is_clipped.sum()),
         n_read_again=n_again,
         n_tiles=len(job.partition.tiles),
+        n_skipped=n_skipped,
         area_mm2=sum(t.core.area for t in job.partition.tiles) * job.grid.pixel_area_um2 / 1e6,
         seconds=watch.seconds,
         lane_seconds=lanes.busy(watch.seconds),
@@ -88,18 +103,21 @@ class _Pass:
     lanes: Lanes
     watch: Stopwatch
 
-    def cells(self) -> tuple[Cells, int]:
-        """All cells, not embedded yet, and how many crops were read again."""
+    def cells(self) -> tuple[Cells, int, int]:
+        """All cells, not embedded yet; how many crops were read again, and tiles left out."""
         found = [Cells.empty(len(MEASUREMENTS), 0, self.job.settings.crops.rule[1])]
-        n_again = 0
+        n_again = n_skipped = 0
         behind = self.lanes.behind
         # One more than there are threads, so that none is idle while the network is asked.
-        for cells, again in in_order(
+        for done in in_order(
             self._finish, self._seen(), threads=behind, at_once=behind + 1, name="nuclei"
         ):
-            found.append(cells)
-            n_again += again
-        return Cells.concat(found), n_again
+            if done is None:
+                n_skipped += 1
+                continue
+            found.append(done[0])
+            n_again += done[1]
+        return Cells.concat(found), n_again, n_skipped
 
     def _seen(self) -> Iterator[_Seen]:
         """The tiles in order, as the network is asked about them."""
@@ -110,30 +128,55 @@ class _Pass:
         for tile in tiles:
             with self.watch.waiting("pixels"):
                 rgb = next(pixels)
-            yield _Seen(tile, rgb, self._ask(rgb))
+            with telling(place=_place(tile)):
+                prediction = self._ask(rgb)
+            yield _Seen(tile, rgb, prediction)
 
-    def _read(self, tile: Tile) -> ByteArray:
-        with self.watch.stage("read"):
+    def _read(self, tile: Tile) -> ByteArray | None:
+        with telling(place=_place(tile)), self._skipping(), self.watch.stage("read"):
             return self.view.reader.read(tile.read, self.view.grid)
+        return None
 
-    def _ask(self, rgb: ByteArray) -> Prediction | None:
-        if not isinstance(self.segmenter, NetworkSegmenter):
+    def _ask(self, rgb: ByteArray | None) -> Prediction | None:
+        if rgb is None or not isinstance(self.segmenter, NetworkSegmenter):
             return None
         with self.watch.stage("network"):
             return self.segmenter.predict(rgb, self.view.grid.mpp)
 
-    def _finish(self, seen: _Seen) -> tuple[Cells, int]:
-        """The cells of a tile; waits for its maps."""
+    def _finish(self, seen: _Seen) -> tuple[Cells, int] | None:
+        """The cells of a tile and how many crops were read again; None if it is left out."""
+        if seen.rgb is None:
+            return None
+        with telling(place=_place(seen.tile)), self._skipping():
+            return self._cells_of(seen, seen.rgb)
+        return None
+
+    @contextmanager
+    def _skipping(self) -> Iterator[None]:
+        """Pixels that cannot be decoded fail the slide, unless the user wants to go on without."""
+        try:
+            yield
+        except SlideError as error:
+            if self.job.settings.slides.on_bad_tile == "fail":
+                raise
+            log.warning("%s: left out. %s", self.job.slide_id, error)
+
+    def _cells_of(self, seen: _Seen, rgb: ByteArray) -> tuple[Cells, int]:
+        """Waits for the maps of the tile."""
         segment: Segment = self.segmenter
         if isinstance(self.segmenter, NetworkSegmenter) and seen.prediction is not None:
             segment = partial(_of_maps, self.segmenter, self._arrived(seen.prediction))
-        return cells_of_tile(seen.rgb, seen.tile, self.view, segment, self.job.settings, self.watch)
+        return cells_of_tile(rgb, seen.tile, self.view, segment, self.job.settings, self.watch)
 
     def _arrived(self, prediction: Prediction) -> Maps:
         with self.watch.waiting("maps"):
             maps = prediction.wait()
         self.watch.device_worked(prediction.device_seconds, perf_counter())
         return maps
+
+
+def _place(tile: Tile) -> str:
+    return f"tile in row {tile.row}, column {tile.column}"
 
 
 def _of_maps(segmenter: NetworkSegmenter, maps: Maps, rgb: ByteArray, mpp: float) -> Segmentation:

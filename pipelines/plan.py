@@ -146,7 +146,13 @@ def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> T
         return None
     if manifest["fingerprint"] != job.fingerprint:
         return None
-    return Tally(**manifest["tally"])
+    tally = Tally(**manifest["tally"])
+    return tally if tolerates(tally, job.settings) else None
+
+
+def tolerates(tally: Tally, settings: Settings) -> bool:
+    """Whether cells that an earlier run found may lack what they lack."""
+    return settings.slides.on_bad_tile == "skip" or not tally.n_skipped
 
 
 def _regions_digest(info: SlideInfo, settings: Settings) -> str:

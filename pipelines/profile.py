@@ -62,6 +62,7 @@ def write_profiles(path: Path, profiles: Profiles) -> None:
     StoreError
         If the file cannot be written.
     """
+    _check_suffix(path)
     about = profiles.about.rename(columns=COLUMNS)
     features = pd.DataFrame(profiles.features, columns=list(profiles.names))
     table = pd.concat([about, features], axis=1)
@@ -69,12 +70,15 @@ def write_profiles(path: Path, profiles: Profiles) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.name.endswith((".csv", ".csv.gz")):
             table.to_csv(path, index=False)
-        elif path.suffix == ".parquet":
-            table.to_parquet(path, index=False)
         else:
-            raise ConfigError(f"{path}: profiles are written as .csv, .csv.gz or .parquet.")
+            table.to_parquet(path, index=False)
     except OSError as error:
         raise StoreError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
+        raise ConfigError(f"{path}: profiles are written as .csv, .csv.gz or .parquet.")
 
 
 def profile(encoder: Path, folder: Path, out: Path, overrides: list[str]) -> Profiles:
@@ -91,6 +95,7 @@ def profile(encoder: Path, folder: Path, out: Path, overrides: list[str]) -> Pro
     from ccrl_wsi.settings_tree import load_tree
     from pipelines.crop_sets import gather_crops
 
+    _check_suffix(out)  # before the work, not after
     ready = CcrlEncoder(encoder, resolve_device("auto"), 1024)
     if ready.header.training.get("data") != "bbbc021":
         raise ConfigError(
@@ -101,6 +106,12 @@ def profile(encoder: Path, folder: Path, out: Path, overrides: list[str]) -> Pro
     trained = ready.header.training.get("settings", {}).get("data", {})
     same = {name: trained[name] for name in ("nucleus_px", "illumination") if name in trained}
     settings = load_tree(DataSettings, [], overrides)
+    decided = sorted({"kind", "path", "size_px", "mpp"} & settings.model_fields_set)
+    if decided:
+        raise ConfigError(
+            f"{decided[0]} is not a setting of profiles: --data is the folder, and the size of "
+            "crops is what the encoder was trained on."
+        )
     given = {**same, **{n: getattr(settings, n) for n in settings.model_fields_set}}
     fixed = {"kind": "bbbc021", "path": folder, "size_px": rule.size_px, "mpp": rule.mpp}
     data = DataSettings.model_validate({**given, **fixed})

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ccrl_wsi.errors import CcrlError
+from ccrl_wsi.errors import RunStopped, StorageError, StoreError
 from pipelines.bottleneck import find_bottleneck
 from pipelines.jobs import SlidePlan, Tally
 from pipelines.output_folder import OutputFolder, write_json
@@ -125,6 +125,13 @@ class Progress:
         self.counts.done += 1
         self.working.pop(slide_id, None)
         log.info("%s: %d cells", slide_id, tally.n_cells)
+        if tally.n_skipped:
+            log.warning(
+                "%s: %d of %d tiles cannot be decoded and were left out",
+                slide_id,
+                tally.n_skipped,
+                tally.n_tiles,
+            )
         if tally.n_clipped:
             log.warning(
                 "%s: %d nuclei were cut off by their tile; a larger tiles.halo_um keeps them whole",
@@ -224,8 +231,8 @@ class Progress:
         self.last_file = time.monotonic()
         if not self.folder.root.is_dir():
             return  # Gone; what is written now would lie in another folder of that name.
-        with suppress(CcrlError):
-            path = self.folder.table(PROGRESS_FILE)
+        path = self.folder.table(PROGRESS_FILE)
+        with suppress(StoreError, StorageError, RunStopped):
             write_json(path, self.snapshot(state))
             self.folder.publish(path)
 

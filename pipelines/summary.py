@@ -99,7 +99,7 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
     header = [
         "slide_id", "path", "patient", "group", "mpp", "tissue_mm2", "n_cells", "cells_per_mm2",
-        "n_clipped", "warnings",
+        "n_clipped", "n_tiles_skipped", "warnings",
     ]  # fmt: skip
     rows = []
     for state in states:
@@ -108,7 +108,8 @@ def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
         rows.append(
             [
                 state.slide_id, state.path, state.patient or "", state.group or "", state.mpp,
-                round(area, 6), n, density, state.tally.n_clipped, " ".join(state.warnings),
+                round(area, 6), n, density, state.tally.n_clipped, state.tally.n_skipped,
+                " ".join(state.warnings),
             ]
         )  # fmt: skip
     write_table(folder.table("slides.csv"), header, rows)

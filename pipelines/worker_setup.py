@@ -13,10 +13,10 @@ from pathlib import Path
 
 import ccrl_wsi
 from ccrl_wsi.config import Settings
-from ccrl_wsi.errors import CcrlError, StorageError
-from ccrl_wsi.object_storage import read_text
+from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.records import SlideSource
+from pipelines.folder_sign import Sign
 from pipelines.models import Models
 
 PATIENCE_SECONDS = 5.0
@@ -36,31 +36,29 @@ class WorkerSetup:
         Of :func:`environment`.
     folders
         That must be there: those of the slides.
-    sign, text
-        A file in the output folder that must hold ``text``: another computer may have another
-        folder of the same name.
+    sign
+        Of the output folder, which must be there.
     settings, models
         Networks to be loaded, and what they must be; None where none is needed.
     """
 
     environment: Mapping[str, str]
     folders: tuple[Path, ...]
-    sign: Path | str
-    text: str
+    sign: Sign
     settings: Settings | None = None
     models: Models | None = None
 
 
 def make_setup(
     sources: Sequence[SlideSource],
-    sign: tuple[Path | str, str],
+    sign: Sign,
     settings: Settings | None = None,
     models: Models | None = None,
 ) -> WorkerSetup:
     """The setup of a run; folders that the driver itself does not see are not asked for."""
     folders = {source.path.absolute().parent for source in sources}
     seen = tuple(sorted(folder for folder in folders if folder.is_dir()))
-    return WorkerSetup(environment(), seen, *sign, settings, models)
+    return WorkerSetup(environment(), seen, sign, settings, models)
 
 
 def environment() -> dict[str, str]:
@@ -95,26 +93,18 @@ def problems_here(setup: WorkerSetup) -> list[str]:
     if hidden:
         more = f" and {len(hidden) - FOLDERS_SHOWN} more" if len(hidden) > FOLDERS_SHOWN else ""
         problems.append(f"it does not see {', '.join(hidden[:FOLDERS_SHOWN])}{more}")
-    if not _sees(setup.sign, setup.text):
-        problems.append(f"it does not see this run's output folder {_folder_of(setup.sign)}")
+    if not _sees(setup.sign):
+        problems.append(f"it does not see this run's output folder {setup.sign.place}")
     return problems or _problems_of_networks(setup)
 
 
-def _folder_of(sign: Path | str) -> str:
-    return str(sign.parent) if isinstance(sign, Path) else sign.rpartition("/")[0]
-
-
-def _sees(file: Path | str, text: str) -> bool:
+def _sees(sign: Sign) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            if text in read_text(file):
-                return True
-        except (OSError, StorageError):
-            pass
+    while not sign.is_seen():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
+    return True
 
 
 def _problems_of_networks(setup: WorkerSetup) -> list[str]:

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from ccrl_wsi.training.settings import ViewSettings
-from ccrl_wsi.training.view_parameters import NO_JITTER, WHOLE_BOX, ViewParameters, draw_views
+from ccrl_wsi.training.view_parameters import (
+    MOST_CHANNELS,
+    NO_JITTER,
+    WHOLE_BOX,
+    ViewParameters,
+    draw_views,
+)
 
-EVERYTHING = ViewSettings(p_stain=0.5)
+EVERYTHING = ViewSettings(p_stain=0.5, p_exposure=0.5)
 
 
 def no_change(n: int, **fields: Any) -> ViewParameters:
@@ -27,6 +33,8 @@ def no_change(n: int, **fields: Any) -> ViewParameters:
         "is_grey": np.zeros(n, bool),
         "blur_px": np.zeros(n),
         "bend": np.zeros((n, 2, 5, 5)),
+        "gain": np.ones((n, MOST_CHANNELS)),
+        "gamma": np.ones((n, MOST_CHANNELS)),
     }
     return ViewParameters(**same | {name: np.asarray(value) for name, value in fields.items()})
 

@@ -54,7 +54,9 @@ def test_counters_and_files_are_no_features_and_text_is_told(tmp_path):
     )
     table = read_profile_table(written(tmp_path, frame, ".csv"), {})
     assert table.profiles.names == tuple(f"Cells_F{i}" for i in range(8))
-    assert table.remarks == ("1 columns hold no numbers and are left out: Cells_Colour",)
+    assert table.remarks == (
+        "1 columns do not hold numbers only and are left out: Cells_Colour ('red')",
+    )
 
 
 def test_tables_that_are_none_are_told(tmp_path):

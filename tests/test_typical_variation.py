@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from scipy.linalg import fractional_matrix_power
 
 from ccrl_wsi.errors import EvaluationError
 from ccrl_wsi.evaluation.typical_variation import (
     align_batches,
     batches_without_controls,
+    centre_batches,
     normalise_typical_variation,
     whiten,
 )
@@ -119,6 +121,93 @@ def test_it_repairs_a_batch_that_was_stretched_and_turned():
     aligned = align_batches(features, is_control, batch, ridge=0)
     after = np.linalg.norm(aligned[:n] - aligned[n:]) / np.linalg.norm(aligned[:n])
     assert after < 0.25 * before
+
+
+def white_wells(rng, n=60, d=4):
+    """Wells (n, d), the first half controls, which have mean zero and exactly unit covariance."""
+    wells = rng.normal(size=(n, d)) + np.where(np.arange(n) < n // 2, 0, 2)[:, None]
+    is_control = np.arange(n) < n // 2
+    wells -= wells[is_control].mean(axis=0)
+    factor = np.linalg.cholesky(np.linalg.inv(np.cov(wells[is_control].T)))
+    return wells @ factor, is_control
+
+
+def seen_in_two_weeks(wells, is_control, mapping, offset):
+    both = np.vstack([wells, wells @ mapping + offset])
+    return both, np.tile(is_control, 2), ["w1"] * len(wells) + ["w2"] * len(wells)
+
+
+def symmetric(rng, d=4):
+    mixing = np.eye(d) + 0.5 * rng.normal(size=(d, d))
+    return mixing @ mixing.T
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_affine_shift_is_repaired_exactly_if_batches_are_centred(seed):
+    rng = np.random.default_rng(seed)
+    wells, control = white_wells(rng)
+    features, is_control, batch = seen_in_two_weeks(
+        wells, control, symmetric(rng), rng.normal(size=4)
+    )
+    n = len(wells)
+    centred = centre_batches(features, is_control, batch)
+    repaired = align_batches(centred, is_control, batch, ridge=0)
+    np.testing.assert_allclose(repaired[:n], repaired[n:], atol=1e-9)
+    # Without, what the second week adds to every well stays, through CORAL's own map of it.
+    left = align_batches(features, is_control, batch, ridge=0)
+    gap = left[n:] - left[:n]
+    np.testing.assert_allclose(gap, np.tile(gap[:1], (n, 1)), atol=1e-9)
+    assert np.linalg.norm(gap[0]) > 0.1
+
+
+def test_of_a_mapping_that_turns_the_turn_is_what_stays():
+    """The polar decomposition, A = P Q: CORAL undoes P, and cannot know Q."""
+    rng = np.random.default_rng(0)
+    wells, control = white_wells(rng)
+    turn, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    features, is_control, batch = seen_in_two_weeks(wells, control, symmetric(rng) @ turn, 3.0)
+    centred = centre_batches(features, is_control, batch)
+    repaired = align_batches(centred, is_control, batch, ridge=0)
+    first, second = repaired[: len(wells)], repaired[len(wells) :]
+    # Both in the coordinates in which all controls are white.
+    back = np.real(fractional_matrix_power(np.cov(centred[is_control].T), -0.5))
+    np.testing.assert_allclose(second @ back, first @ back @ turn, atol=1e-8)
+
+
+def test_with_fewer_controls_the_repair_is_less_exact():
+    """Other wells in the second week: what is left is the error of estimating from n controls."""
+    left = {}
+    for n in (10, 40, 160, 640):
+        rng = np.random.default_rng(n)
+        treated = rng.normal(size=(40, 4)) + 3
+        mapping, offset = symmetric(np.random.default_rng(0)), 2.0
+        weeks = [np.vstack([rng.normal(size=(n, 4)), treated]) for _ in range(2)]
+        weeks[1] = weeks[1] @ mapping + offset
+        is_control = np.tile(np.arange(n + 40) < n, 2)
+        batch = ["w1"] * (n + 40) + ["w2"] * (n + 40)
+        centred = centre_batches(np.vstack(weeks), is_control, batch)
+        done = align_batches(centred, is_control, batch, ridge=0)[~is_control]
+        left[n] = np.linalg.norm(done[:40] - done[40:]) / np.linalg.norm(done[:40])
+    assert left[10] > left[40] > left[160] > left[640]
+    assert left[640] < 0.1  # as one over the root of n
+
+
+def test_a_week_without_controls_is_moved_by_the_mean_of_all_controls():
+    features, is_control, batch = plates()
+    is_control &= np.array(batch) != "w1"
+    centred = centre_batches(features, is_control, batch)
+    np.testing.assert_allclose(centred, features - features[is_control].mean(axis=0))
+
+
+def test_centring_comes_before_whitening():
+    features, is_control, batch = plates()
+    features[np.array(batch) == "w1"] += 9
+    done = normalise_typical_variation(features, is_control, batch, 0, centre=True)
+    for name in ("w0", "w1"):
+        mine = is_control & (np.array(batch) == name)
+        np.testing.assert_allclose(done[mine].mean(axis=0), 0, atol=1e-8)
+        n = int(is_control.sum())
+        np.testing.assert_allclose(np.cov(done[mine].T), np.eye(5) * n / (n - 1), atol=1e-8)
 
 
 @pytest.mark.parametrize("n_controls", [0, 1])

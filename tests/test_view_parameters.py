@@ -60,6 +60,7 @@ def is_uniform(values, low, high) -> bool:
         ("p_flip", lambda p: p.is_flipped[:, 1]),
         ("p_rotate", lambda p: p.angle_deg != 0),
         ("p_stain", lambda p: p.is_stained),
+        ("p_exposure", lambda p: p.is_exposed),
     ],
 )
 def test_a_change_is_made_as_often_as_asked(many, share, applied):
@@ -185,7 +186,8 @@ def test_leaving_out_a_change_leaves_the_others_as_they_were(many):
 
 
 def test_shares_of_none_and_all():
-    nothing = {f"p_{name}": 0 for name in ("jitter", "grey", "blur", "flip", "rotate", "stain")}
+    kinds = ("jitter", "grey", "blur", "flip", "rotate", "stain", "exposure")
+    nothing = {f"p_{name}": 0 for name in kinds}
     none = draw_views(ViewSettings(**nothing), 99, np.random.default_rng(0), cropped=False)
     same = no_change(99)
     for name in set(rows(same)) - {"order"}:
@@ -193,8 +195,8 @@ def test_shares_of_none_and_all():
     everything = draw_views(
         ViewSettings(**dict.fromkeys(nothing, 1)), 99, np.random.default_rng(0), cropped=True
     )
-    for name in ("is_jittered", "is_grey", "is_blurred", "is_flipped", "is_moved", "is_stained"):
-        assert getattr(everything, name).all(), name
+    for name in ("grey", "jittered", "blurred", "flipped", "moved", "stained", "exposed"):
+        assert getattr(everything, f"is_{name}").all(), name
 
 
 def test_a_factor_is_never_negative():

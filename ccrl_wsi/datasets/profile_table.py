@@ -71,11 +71,8 @@ def read_profile_table(path: Path, columns: Mapping[str, str | None]) -> Profile
             f"{path} holds {len(table)} rows and {len(features)} columns of numbers that are not "
             "metadata. Profiles have a row a cell, well or treatment and a column a feature."
         )
-    no_numbers = [str(c) for c in candidates if c not in features]
-    remarks = []
-    if no_numbers:
-        some = ", ".join(no_numbers[:5]) + (" ..." if len(no_numbers) > 5 else "")
-        remarks.append(f"{len(no_numbers)} columns hold no numbers and are left out: {some}")
+    remarks = [*_about_text(table[[c for c in candidates if c not in features]])]
+    remarks += _about_concentrations(table, found["concentration"], about)
     values = table[features].to_numpy(np.float64)
     profiles = Profiles(values, tuple(map(str, features)), about)
     return ProfileTable(profiles, tuple(remarks))
@@ -118,9 +115,11 @@ def _read(path: Path, asked: set[str]) -> pd.DataFrame:
         return read_csv(path, lambda column: column in asked or _is_about(column))
     if name.endswith(PARQUET):
         try:
-            return pd.read_parquet(path)
+            table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} cannot be read as Parquet ({error}).") from error
+        is_named = any(name is not None for name in table.index.names)
+        return table.reset_index() if is_named else table
     if name.endswith(ZARR):
         return _read_zarr(path)
     raise ConfigError(f"{path} is no table of profiles: give .csv, .csv.gz, .parquet or .zarr.")
@@ -154,6 +153,36 @@ def _is_about(column: str) -> bool:
     return any(lowered in names for names in USUAL_NAMES.values()) or lowered.startswith(
         ("image_filename", "image_pathname")
     )
+
+
+def _about_text(columns: pd.DataFrame) -> list[str]:
+    """A sentence about columns that are no features, with what in them is no number."""
+    if columns.empty:
+        return []
+    said = []
+    for name in columns.columns[:5]:
+        values = columns[name]
+        is_text = pd.to_numeric(values, errors="coerce").isna() & values.notna()
+        first = f" ({str(values[is_text].iloc[0])[:20]!r})" if is_text.any() else ""
+        said.append(f"{name}{first}")
+    some = ", ".join(said) + (" ..." if columns.shape[1] > len(said) else "")
+    return [f"{columns.shape[1]} columns do not hold numbers only and are left out: {some}"]
+
+
+def _about_concentrations(
+    table: pd.DataFrame, column: str | None, about: pd.DataFrame
+) -> list[str]:
+    """A sentence about concentrations that cannot be told apart, as they are no numbers."""
+    if column is None:
+        return []
+    written = pd.Series(_texts(table[column]))
+    odd = (written != "") & about["concentration"].isna()
+    if not odd.any():
+        return []
+    return [
+        f"{odd.sum()} concentrations are no numbers, such as {written[odd].iloc[0]!r}: "
+        "those of one compound are taken for one treatment"
+    ]
 
 
 def _column(path: Path, table: pd.DataFrame, entry: str, asked: str | None) -> str | None:

@@ -5,6 +5,11 @@ batch only, are whitened by principal components, so that no direction of their 
 more than another; then each batch is mapped so that its controls covary like all controls (CORAL:
 Sun, Feng and Saenko, AAAI 2016). Regularised as in the code that Perakis et al. 2021 score with:
 ``ridge`` is added to variances before any root is taken.
+
+CORAL is defined for features that were brought to mean zero in each domain. That code leaves this
+step out, so what a batch adds to every well stays. :func:`centre_batches` does it, as the code of
+RxRx3's benchmarks (EFAAR) does; with it a batch that is another through a map x -> x A + b, A
+symmetric and positive definite in the coordinates in which the controls are white, is the other.
 """
 
 from __future__ import annotations
@@ -56,6 +61,26 @@ def whiten(features: FloatArray, is_control: BoolArray, ridge: float = RIDGE) ->
     return whitened
 
 
+def centre_batches(features: FloatArray, is_control: BoolArray, batch: Sequence[str]) -> FloatArray:
+    """Features (n, d) of every batch, minus the mean of its controls.
+
+    A batch with fewer than two controls is moved by the mean of all controls:
+    :func:`batches_without_controls` names it.
+
+    Raises
+    ------
+    EvaluationError
+        If there are fewer than two controls in all.
+    """
+    _check_controls(int(is_control.sum()))
+    names = np.asarray(batch)
+    centred: FloatArray = features - features[is_control].mean(axis=0)
+    for name in sorted({*batch} - {*batches_without_controls(is_control, batch)}):
+        mine = names == name
+        centred[mine] = features[mine] - features[mine & is_control].mean(axis=0)
+    return centred
+
+
 def align_batches(
     features: FloatArray, is_control: BoolArray, batch: Sequence[str], ridge: float = RIDGE
 ) -> FloatArray:
@@ -84,9 +109,19 @@ def align_batches(
 
 
 def normalise_typical_variation(
-    features: FloatArray, is_control: BoolArray, batch: Sequence[str], ridge: float = RIDGE
+    features: FloatArray,
+    is_control: BoolArray,
+    batch: Sequence[str],
+    ridge: float = RIDGE,
+    *,
+    centre: bool = False,
 ) -> FloatArray:
-    """Whitening, then CORAL: both steps of typical variation normalisation, (n, k)."""
+    """Whitening, then CORAL: both steps of typical variation normalisation, (n, k).
+
+    ``centre``: bring the controls of every batch to mean zero first.
+    """
+    if centre:
+        features = centre_batches(features, is_control, batch)
     return align_batches(whiten(features, is_control, ridge), is_control, batch, ridge)
 
 

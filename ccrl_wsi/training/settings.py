@@ -79,6 +79,15 @@ class ViewSettings(Section):
         ge=0,
         description="Of three stains (H, E, rest), each density times 1 +- this, plus +- this.",
     )
+    p_exposure: Share = Field(
+        0.0, description="Share whose channels each get another exposure; for fluorescence."
+    )
+    exposure_gain: float = Field(
+        0.5, ge=0, le=3, description="Each channel times e^-x to e^x, by itself."
+    )
+    exposure_gamma: float = Field(
+        0.4, ge=0, le=3, description="Each channel to the power of e^-x to e^x, before that."
+    )
 
 
 class LossSettings(Section):

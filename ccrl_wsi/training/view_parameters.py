@@ -27,6 +27,8 @@ WHOLE_BOX = (0.0, 0.0, 1.0, 1.0)
 NO_JITTER = (1.0, 1.0, 1.0, 0.0)
 CROP_TRIES = 10
 BEND_POINTS = 5
+MOST_CHANNELS = 16
+"""Whose exposure can be changed; so many are drawn, however many a crop has."""
 
 N_DRAWN = {
     "crop_area": CROP_TRIES,
@@ -75,6 +77,8 @@ class ViewParameters:
     bend
         (n, 2, 5, 5) displacements along x and y at 5 x 5 points from edge to edge, as shares of the
         side; 0: none.
+    gain, gamma
+        (n, 16) what each channel is multiplied by after it was raised to a power; 1 and 1: none.
     """
 
     box: FloatArray
@@ -87,6 +91,8 @@ class ViewParameters:
     is_grey: BoolArray
     blur_px: FloatArray
     bend: FloatArray
+    gain: FloatArray
+    gamma: FloatArray
 
     def __len__(self) -> int:
         return len(self.box)
@@ -106,6 +112,12 @@ class ViewParameters:
     def is_stained(self) -> BoolArray:
         """(n,) whether a crop's stain is changed."""
         changed: BoolArray = ((self.stain_factor != 1) | (self.stain_shift != 0)).any(axis=1)
+        return changed
+
+    @property
+    def is_exposed(self) -> BoolArray:
+        """(n,) whether a channel's exposure is changed."""
+        changed: BoolArray = ((self.gain != 1) | (self.gamma != 1)).any(axis=1)
         return changed
 
     @property
@@ -146,6 +158,11 @@ def check_views(settings: ViewSettings, n_channels: int) -> None:
             raise ConfigError(
                 f"views.{name}={low:g}, {high:g}: give two numbers above 0{limit}, smaller first."
             )
+    if n_channels > MOST_CHANNELS and settings.p_exposure > 0:
+        raise ConfigError(
+            f"Exposure is changed of up to {MOST_CHANNELS} channels, and crops have {n_channels}. "
+            "Set views.p_exposure=0."
+        )
     if n_channels == 3:
         return
     needs_colour = {
@@ -188,6 +205,7 @@ def draw_views(
     is_blurred = u["is_blurred"][:, 0] < settings.p_blur
     is_stained = u["is_stained"] < settings.p_stain
     spread = settings.stain_sigma
+    bend, (gain, gamma) = _draw_bends(settings, n, rng), _draw_exposures(settings, n, rng)
     return ViewParameters(
         box=box,
         is_flipped=u["is_flipped"] < settings.p_flip,
@@ -198,7 +216,9 @@ def draw_views(
         order=np.argsort(u["order"], axis=1),
         is_grey=u["is_grey"][:, 0] < settings.p_grey,
         blur_px=np.where(is_blurred, _between(u["blur"][:, 0], *settings.blur_px), 0.0),
-        bend=_draw_bends(settings, n, rng),
+        bend=bend,
+        gain=gain,
+        gamma=gamma,
     )
 
 
@@ -246,6 +266,22 @@ def _draw_bends(settings: ViewSettings, n: int, rng: np.random.Generator) -> Flo
     bends = _between(u[:, 1:], -settings.elastic, settings.elastic)
     is_bent = u[:, :1] < settings.p_elastic
     return np.where(is_bent, bends, 0.0).reshape(n, 2, BEND_POINTS, BEND_POINTS)
+
+
+def _draw_exposures(
+    settings: ViewSettings, n: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Gains and powers (n, 16), log-uniform, by a generator of their own."""
+    (own,) = rng.spawn(1)
+    u = own.random((n, 1 + 2 * MOST_CHANNELS))
+    gain, gamma = (
+        np.exp(_between(part, -spread, spread))
+        for part, spread in zip(
+            np.hsplit(u[:, 1:], 2), (settings.exposure_gain, settings.exposure_gamma), strict=True
+        )
+    )
+    is_exposed = u[:, :1] < settings.p_exposure
+    return np.where(is_exposed, gain, 1.0), np.where(is_exposed, gamma, 1.0)
 
 
 def _draw_jitter(settings: ViewSettings, u: Mapping[str, FloatArray]) -> FloatArray:

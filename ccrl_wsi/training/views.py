@@ -17,11 +17,12 @@ from ccrl_wsi.training.view_blur import blurring
 from ccrl_wsi.training.view_change import make_changes
 from ccrl_wsi.training.view_colour import greying, jittering
 from ccrl_wsi.training.view_elastic import bending
+from ccrl_wsi.training.view_exposure import exposing
 from ccrl_wsi.training.view_geometry import moving
 from ccrl_wsi.training.view_parameters import ViewParameters
 from ccrl_wsi.training.view_stain import staining
 
-COLOUR_CHANGES = (staining, jittering, greying, blurring)
+COLOUR_CHANGES = (staining, exposing, jittering, greying, blurring)
 """What leaves every pixel where it is."""
 
 ORDER = (moving, bending, *COLOUR_CHANGES)

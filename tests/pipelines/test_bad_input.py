@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 
 from ccrl_wsi.errors import StoreError
+from ccrl_wsi.slides.slide_list import list_slides
+from ccrl_wsi.store import open_store
 from pipelines import cli
+from pipelines.machines import SerialMachine
 from pipelines.output_folder import write_text
+from pipelines.run import run_cohort
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
+from tests.slide_files import spoil_tile
 
 
 def call(monkeypatch, capfd, *arguments: object) -> tuple[int, str]:
@@ -78,6 +83,51 @@ def test_a_bad_slide_fails_alone(run, slide_file, tmp_path, kind):
     assert "Traceback" not in said
     assert (tmp_path / "out" / "overlays" / "drawn.geojson.gz").exists()
     assert verify_output(tmp_path / "out")[0] == []
+
+
+@pytest.fixture
+def spoilt(slide_file, tmp_path) -> Path:
+    """The drawn slide with one tile of the file that cannot be decoded."""
+    path = tmp_path / "drawn.tif"
+    shutil.copy(slide_file, path)
+    spoil_tile(path, 3)
+    return path
+
+
+def test_a_tile_that_cannot_be_decoded_fails_its_slide_and_is_named(run, spoilt, tmp_path):
+    code, said = run(spoilt)
+    [failure] = failures(tmp_path / "out")
+    assert code == 1
+    assert "Traceback" not in said
+    assert (failure["stage"], failure["slide_id"]) == ("read", "drawn")
+    assert failure["where"].startswith("tile in row ")
+    assert "cannot be decoded at x=" in failure["message"]
+    assert "Traceback" in (tmp_path / "out" / failure["log"]).read_text()
+
+
+def test_bad_tiles_are_left_out_and_counted_where_the_user_wants_it(
+    run, spoilt, slide_file, smoke, tmp_path
+):
+    whole = tmp_path / "whole"
+    run_cohort(list_slides([str(slide_file)]), whole, smoke, SerialMachine())
+    code, said = run(spoilt, settings=("slides.on_bad_tile=skip",))
+    assert code == 0
+    assert "tiles cannot be decoded and were left out" in said
+    found, wanted = (open_store(o / "slides/drawn.zarr") for o in (tmp_path / "out", whole))
+    n_skipped = found.attrs["notes"]["n_tiles_skipped"]
+    assert 0 < n_skipped < 12
+    with (tmp_path / "out" / "slides.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert int(row["n_tiles_skipped"]) == n_skipped
+    assert f"{n_skipped} of 12 tiles" in row["warnings"]
+    # Elsewhere nothing is different.
+    places = {tuple(c) for c in found.centroids().tolist()}
+    assert 0 < len(places) < wanted.n_cells
+    assert places < {tuple(c) for c in wanted.centroids().tolist()}
+    assert verify_output(tmp_path / "out")[0] == []
+    # Whoever does not want it any more is not given what was found so.
+    assert run(spoilt)[0] == 1
+    assert failures(tmp_path / "out")[0]["stage"] == "read"
 
 
 def test_a_mended_slide_is_all_that_is_run_again(run, slide_file, tmp_path):

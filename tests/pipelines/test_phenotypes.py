@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ from typer.testing import CliRunner
 
 from ccrl_wsi.data_settings import DataSettings
 from ccrl_wsi.datasets.bbbc021 import IMAGE_TABLE
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
 from ccrl_wsi.synthetic_fields import DrawnScreen, draw_field, wells_of
 from pipelines.cli import app
 from pipelines.crop_sets import cache_file, gather_crops
 from pipelines.drawn_screen import write_drawn_screen
+from pipelines.profile import profile
 
-SMALL = DrawnScreen(side_px=150, n_cells=8, n_fields=1, n_controls=2, doses=(1.0,), n_weeks=2)
+SMALL = DrawnScreen(
+    side_px=150, n_cells=12, n_controls=2, n_compounds=1, doses=(1.0,), n_wells=1, n_weeks=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,12 @@ def settings(folder, **changes):
 
 def test_equal_screens_are_drawn_alike_and_wells_differ():
     well, other = wells_of(SMALL)[:2]
-    first = draw_field(SMALL, well, 1)
-    np.testing.assert_array_equal(first, draw_field(SMALL, well, 1))
+    first, centres = draw_field(SMALL, well, 1)
+    again, same = draw_field(SMALL, well, 1)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(centres, same)
     assert first.dtype == np.uint16
-    assert not np.array_equal(first, draw_field(SMALL, other, 1))
+    assert not np.array_equal(first, draw_field(SMALL, other, 1)[0])
 
 
 def test_crops_know_their_field_and_mechanism(screen):
@@ -45,7 +51,7 @@ def test_crops_know_their_field_and_mechanism(screen):
     assert crops.crops.shape[1:] == (40, 40, 3)
     assert len(crops) > 30
     assert "DMSO" in crops.class_names
-    assert len(crops.class_names) == 5
+    assert len(crops.class_names) == 7
     wells = {f"{w.plate}-{w.well}-s1": w.mechanism for w in wells_of(SMALL)}
     for source, label in zip(crops.source, crops.label, strict=True):
         assert wells[crops.source_names[source]] == crops.class_names[label]
@@ -71,7 +77,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_used(tmp_path, caplog):
     files[0].unlink()
     files[1].write_bytes(b"no TIFF")
     tifffile.imwrite(files[2], np.zeros((9, 9), np.uint16))
-    text = (tmp_path / IMAGE_TABLE).read_text().replace("compound 1-2", "mystery")
+    text = (tmp_path / IMAGE_TABLE).read_text().replace("compound 1-2a", "mystery")
     (tmp_path / IMAGE_TABLE).write_text(text)
     with caplog.at_level(logging.WARNING, "ccrl_wsi"):
         crops = gather_crops(settings(tmp_path), 0)
@@ -80,10 +86,30 @@ def test_what_is_damaged_is_told_and_the_rest_is_used(tmp_path, caplog):
     assert "w1.tif cannot be read" in told
     assert "differ in size" in told
     assert "mystery: not in BBBC021_v1_moa.csv" in told
-    assert "4 problems; 8 of 11 fields are used" in told
+    assert "4 problems; 12 of 15 fields are used" in told
     assert len(crops) > 20
     everything = gather_crops(settings(tmp_path, fields="all"), 0)
     assert (everything.label == -1).any()
+
+
+def test_a_field_that_is_listed_again_counts_once(screen, tmp_path, caplog):
+    before = gather_crops(settings(screen), 0)
+    write_drawn_screen(tmp_path, SMALL)
+    table = tmp_path / IMAGE_TABLE
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[1]]) + "\n")
+    with caplog.at_level(logging.WARNING, "ccrl_wsi"):
+        again = gather_crops(settings(tmp_path), 0)
+    np.testing.assert_array_equal(again.crops, before.crops)
+    assert "is listed again: its first row counts" in caplog.text
+
+
+def test_profiles_say_what_is_wrong_before_they_work(tmp_path):
+    absent = tmp_path / "no.safetensors"
+    with pytest.raises(ConfigError, match=r"written as \.csv"):
+        profile(absent, tmp_path, tmp_path / "profiles.txt", [])
+    with pytest.raises(CcrlError, match="There is no checkpoint"):
+        profile(absent, tmp_path, tmp_path / "profiles.csv", [])
 
 
 def test_no_usable_field_is_an_error(tmp_path):
@@ -116,6 +142,8 @@ def test_from_fields_to_scores(screen, tmp_path, kind):
     encoder = str(tmp_path / "encoder.safetensors")
     run = CliRunner().invoke(app, ["profile", encoder, "--data", str(screen), "-o", str(table)])
     assert run.exit_code == 0, run.output
+    with pytest.raises(ConfigError, match="size_px is not a setting of profiles"):
+        profile(Path(encoder), screen, table, ["size_px=32"])
     rows = list(csv.DictReader(table.open()))
     assert len(rows) == len(wells_of(SMALL))
     assert {row["Metadata_Batch"] for row in rows} == {"Week1", "Week2"}

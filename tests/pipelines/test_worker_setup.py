@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster, Worker
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.records import SlideSource
 from pipelines.dask_clusters import connect
+from pipelines.folder_sign import Sign
 from pipelines.machines import AddressMachine
 from pipelines.models import find_models
 from pipelines.worker_setup import CODE, make_setup, problems_here
@@ -20,10 +21,15 @@ from pipelines.worker_setup import CODE, make_setup, problems_here
 
 @pytest.fixture
 def setup(tmp_path):
-    sign = tmp_path / "out" / ".lock"
-    sign.parent.mkdir()
-    sign.write_text("this very run")
-    return make_setup([SlideSource(tmp_path / "a.svs", "a")], (sign, "this very run"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").write_text("this very run")
+    sign = Sign(tmp_path / "out", ".lock", "this very run")
+    return make_setup([SlideSource(tmp_path / "a.svs", "a")], sign)
+
+
+@pytest.fixture
+def lock(setup):
+    return setup.sign.folder / ".lock"
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +68,13 @@ def test_slides_that_are_not_seen_are_named(setup, tmp_path):
 
 def test_another_folder_of_the_same_name_is_noticed(setup, monkeypatch):
     monkeypatch.setattr("pipelines.worker_setup.PATIENCE_SECONDS", 0.3)
-    [problem] = problems_here(replace(setup, text="of another run"))
+    [problem] = problems_here(replace(setup, sign=Sign(setup.sign.folder, ".lock", "another run")))
     assert "does not see this run's output folder" in problem
 
 
-def test_a_file_that_shows_late_is_waited_for(setup):
-    setup.sign.unlink()
-    timer = threading.Timer(0.5, setup.sign.write_text, ["this very run"])
+def test_a_file_that_shows_late_is_waited_for(setup, lock):
+    lock.unlink()
+    timer = threading.Timer(0.5, lock.write_text, ["this very run"])
     timer.start()
     assert problems_here(setup) == []
     timer.join()
@@ -92,11 +98,11 @@ def test_a_worker_that_does_not_fit_stops_the_run_before_it_begins(setup, cluste
         pass
 
 
-def test_a_worker_that_comes_later_and_does_not_fit_leaves(setup, cluster, monkeypatch):
+def test_a_worker_that_comes_later_and_does_not_fit_leaves(setup, lock, cluster, monkeypatch):
     machine = AddressMachine(address=cluster.scheduler_address)
     with connect(machine, setup) as (client, _):
         monkeypatch.setattr("pipelines.worker_setup.PATIENCE_SECONDS", 0.1)
-        setup.sign.write_text("another run")
+        lock.write_text("another run")
         before = len(client.nthreads())
         joined = cluster.sync(_join, cluster.scheduler_address)
         deadline = time.monotonic() + 60
@@ -124,5 +130,5 @@ def test_the_client_of_a_setup_is_closed(setup, cluster):
 
 
 def test_slides_the_driver_does_not_see_are_not_asked_for(tmp_path):
-    setup = make_setup([SlideSource(Path("/nowhere/a.svs"), "a")], (tmp_path / "x", "y"))
+    setup = make_setup([SlideSource(Path("/nowhere/a.svs"), "a")], Sign(tmp_path, "x", "y"))
     assert setup.folders == ()
