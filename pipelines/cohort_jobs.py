@@ -34,6 +34,16 @@ class OpenJob:
         return self.source.slide_id
 
     @property
+    def reads(self) -> tuple[Path, ...]:
+        """Nothing: it takes what it needs from ``folder``."""
+        return ()
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """Nothing: it gives what it makes to ``folder``."""
+        return ()
+
+    @property
     def path(self) -> Path:
         """Its file."""
         return self.source.path
@@ -114,6 +124,7 @@ def open_job(job: OpenJob) -> OpenedJob:
     """
     opened = identify_slide(job.source, job.settings, job.models)
     with closing(opened.reader):
+        job.folder.fetch_here(job.folder.state(job.slide_id))
         state = load_state(job.folder, job.slide_id)
         is_there = state is not None and state.cells == opened.fingerprint
         if state is not None and is_there and tolerates(state.tally, job.settings):

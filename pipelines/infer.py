@@ -14,13 +14,13 @@ from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
 from pipelines.executors import Executor, Outcome
-from pipelines.faults import Fault, fault_of, guarded
+from pipelines.faults import Fault, fault_of
 from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally
 from pipelines.models import Models
 from pipelines.output_folder import OutputFolder, write_text
 from pipelines.plan import job_of, largest_first
 from pipelines.progress import Progress
-from pipelines.state import SlideState, known_slides, save_state
+from pipelines.state import SlideState, save_state
 
 AHEAD = 2
 """Partitions kept ready for each slot, so that opening the next slide leaves no worker idle."""
@@ -67,17 +67,10 @@ class CohortRun:
         in_order = sources if executor.n_slots == 1 else largest_first(sources)
         self.waiting.extend(in_order)
 
-        work = self.folder.work_on(do_job)
-        self.folder.look_up(known_slides(self.folder))
-
         def take() -> Job | None:
-            job = self._next_job(executor.n_slots)
-            while isinstance(job, OpenJob) and self.folder.remote is not None:
-                # What is in an object store is known to the driver, which lists it once.
-                self._take(Outcome(job, *guarded(do_job, job)), progress)
-                job = self._next_job(executor.n_slots)
-            return job
+            return self._next_job(executor.n_slots)
 
+        work = self.folder.work_on(do_job)
         outcomes: Iterator[Outcome[Job, OpenedJob | Tally | int]] = executor.run(work, take)
         for outcome in outcomes:
             self.still_ours()
@@ -124,6 +117,7 @@ class CohortRun:
             progress.slide_is_there(state)
         if plan is None:
             return
+        self.folder.forget(plan.slide_id)
         for warning in plan.warnings:
             progress.say(warning)
         missing = [p for p in plan.partitions if p.number not in opened.done]
@@ -135,7 +129,7 @@ class CohortRun:
 
     def _keep(self, state: SlideState, source: SlideSource) -> None:
         """The slide's cells are there; what the user says of it may be new."""
-        self.folder.clear_work(state.slide_id)
+        self.folder.clear_work(state.slide_id, is_likely=False)
         said = {n: getattr(source, n) for n in ("patient", "group", "site", "scanner")}
         changed = replace(state, **said)
         if (state.patient, state.group) != (source.patient, source.group):

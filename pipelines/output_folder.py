@@ -39,6 +39,12 @@ class OutputFolder:
     root: Path
     remote: RemoteFolder | None = field(default=None, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker gets a desk of its own: it may share no disk with this computer."""
+        if self.remote is None:
+            return OutputFolder, (self.root,)
+        return _remote_folder, (self.remote.objects,)
+
     @property
     def name(self) -> str:
         """What the user calls it: a path or a URL."""
@@ -112,10 +118,10 @@ class OutputFolder:
         path.unlink(missing_ok=True)
         self.publish(path)
 
-    def clear_work(self, slide_id: str) -> None:
-        """Delete what is needed only until the slide is finished."""
+    def clear_work(self, slide_id: str, *, is_likely: bool = True) -> None:
+        """Delete what is needed only until the slide is finished, if there is anything."""
         if self.remote is not None:
-            self.remote.clear(self.work(slide_id))
+            self.remote.clear(self.work(slide_id), is_likely=is_likely)
         shutil.rmtree(self.work(slide_id), ignore_errors=True)
 
     def look_up(self, slide_ids: Iterable[str]) -> None:
@@ -127,6 +133,11 @@ class OutputFolder:
         """The slide's store may be another one now."""
         if self.remote is not None:
             self.remote.forget([self.remote.name_of(self.store(slide_id))])
+
+    def fetch_here(self, path: Path) -> None:
+        """Bring a file to this disk if it is not on it."""
+        if self.remote is not None and not path.exists():
+            self.remote.fetch(path)
 
     def names_in(self, folder: Path) -> frozenset[str]:
         """Names of what lies directly in ``folder``, nothing if there is none."""
@@ -231,10 +242,16 @@ def open_output(root: Path | str) -> OutputFolder:
 
 def _folder_at(root: Path | str) -> OutputFolder:
     if isinstance(root, str) and is_url(root):
-        remote = RemoteFolder(ObjectFolder.at(root))
-        remote.refresh()
-        return OutputFolder(remote.desk, remote)
+        folder = _remote_folder(ObjectFolder.at(root))
+        if folder.remote is not None:
+            folder.remote.refresh()
+        return folder
     return OutputFolder(Path(root).resolve())
+
+
+def _remote_folder(objects: ObjectFolder) -> OutputFolder:
+    remote = RemoteFolder(objects)
+    return OutputFolder(remote.desk, remote)
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

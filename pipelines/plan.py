@@ -76,7 +76,6 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
     tissue.to_npz(folder.tissue(info.slide_id))
     folder.publish(folder.tissue(info.slide_id))
-    folder.forget(info.slide_id)
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)

@@ -45,7 +45,7 @@ class RemoteFolder:
         self._local: dict[str, tuple[int, int]] = {}
         self._looked_up: set[str] = set()
         self._parts: dict[str, frozenset[str]] = {}
-        self._folders: dict[str, set[str]] = {}
+        self._folders: dict[str, frozenset[str]] = {}
 
     def refresh(self) -> None:
         """Copy what is small and changed since it was copied last; forget what was listed."""
@@ -70,8 +70,6 @@ class RemoteFolder:
         if path.is_file():
             self.objects.put_files(self.desk, [name])
             self._local[name] = _stamp(path)
-            above, _, folder = name.rpartition("/")[0].rpartition("/")
-            self._folders.get(above, set()).add(folder)
         else:
             self.objects.delete([name])
             self._local.pop(name, None)
@@ -103,15 +101,21 @@ class RemoteFolder:
             shutil.rmtree(self.desk / name, ignore_errors=True)
             self._looked_up.discard(name)
 
-    def clear(self, folder: Path) -> None:
-        """Delete everything below ``folder``, here and there."""
+    def fetch(self, path: Path) -> None:
+        """Put a copy of an object on the desk, if there is one."""
+        fetch(self.objects, self.name_of(path), path)
+
+    def clear(self, folder: Path, *, is_likely: bool) -> None:
+        """Delete everything below ``folder``, here and there.
+
+        Where it is not likely that there is anything, the store is asked once for all folders.
+        """
         shutil.rmtree(folder, ignore_errors=True)
         siblings = self.name_of(folder.parent)
         if siblings not in self._folders:
-            self._folders[siblings] = set(self.names_in(folder.parent))
-        if folder.name in self._folders[siblings]:
+            self._folders[siblings] = self.names_in(folder.parent)
+        if is_likely or folder.name in self._folders[siblings]:
             self.objects.delete(self.objects.walk(self.name_of(folder)))
-            self._folders[siblings].discard(folder.name)
 
     def names_in(self, folder: Path) -> frozenset[str]:
         """Names of what lies directly in ``folder``."""

@@ -56,7 +56,9 @@ class StagedWork(Generic[Job, Result]):
                 result = self.work(local)
                 self._publish(local, here)
             except CcrlError as error:
-                error.args = (str(error).replace(str(here), self.objects.url),)
+                told = str(error).replace(str(here), self.objects.url)
+                own = getattr(job, "folder", None)
+                error.args = (own.told(told) if own is not None else told,)
                 raise
         return result
 

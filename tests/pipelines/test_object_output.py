@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
@@ -153,6 +154,7 @@ def test_a_run_on_s3_that_is_killed_twice_ends_with_the_files_of_one_on_disk(
     assert SECRET not in caplog.text
     assert not any(SECRET.encode() in content for content in there.values())
     del result
+    gc.collect()
     assert desks() <= before
 
 
@@ -200,7 +202,7 @@ def test_a_run_stopped_at_any_step_is_never_taken_for_finished_and_continues(
         n_steps = die_after(patch, 10**9)
         run_small(small, smoke)
     assert n_steps[0] > 100
-    for stop in np.linspace(1, n_steps[0] - 1, 6).astype(int).tolist():
+    for stop in np.linspace(1, n_steps[0] - 1, 5).astype(int).tolist():
         empty_memory()
         with monkeypatch.context() as patch:
             die_after(patch, stop)
@@ -224,7 +226,7 @@ def test_clustering_stopped_at_any_step_can_be_taken_back(small, smoke, on_disk,
         cluster_again(url, other, SERIAL)
     assert verify_output(url)[0] == []
     cluster_again(url, smoke, SERIAL)
-    for stop in np.linspace(2, n_steps[0] - 1, 4).astype(int).tolist():
+    for stop in np.linspace(2, n_steps[0] - 1, 3).astype(int).tolist():
         with monkeypatch.context() as patch:
             die_after(patch, stop)
             with pytest.raises(Killed):
@@ -347,12 +349,8 @@ def test_labels_replaced_and_stopped_at_any_step_are_never_mixed(
     first, second = label_some(url, tmp_path), tmp_path / "second.geojson"
     swapped = first.read_text().replace("Tumor", "X").replace("Stroma", "Tumor")
     second.write_text(swapped.replace('"X"', '"Stroma"'))
-    import_labels(url, [first], "small")
-    with monkeypatch.context() as patch:
-        n_steps = die_after(patch, 10**9)
-        import_labels(url, [second], "small")
     seen = set()
-    for stop in np.linspace(2, n_steps[0] - 3, 5).astype(int).tolist():
+    for stop in (3, 17):
         import_labels(url, [first], "small")
         with monkeypatch.context() as patch:
             die_after(patch, stop)
