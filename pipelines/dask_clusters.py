@@ -21,6 +21,7 @@ from pipelines.machines import (
     MachineSettings,
     SlurmMachine,
 )
+from pipelines.network_memory import ONE_ARENA
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -40,7 +41,7 @@ def library_threads(partitions_at_once: int) -> dict[str, str]:
     ``partitions_at_once`` are those of this computer.
     """
     share = max(1, cpu_count() // partitions_at_once)
-    return dict.fromkeys(ONE_THREAD, str(share))
+    return {**dict.fromkeys(ONE_THREAD, str(share)), **ONE_ARENA}
 
 
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -150,7 +151,7 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
     options = machine.cluster_options()
     if not machine.gpu:
-        exports = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
+        exports = [f"export {name}={value}" for name, value in {**ONE_THREAD, **ONE_ARENA}.items()]
         options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     cluster = SLURMCluster(**options)
     cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)

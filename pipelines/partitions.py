@@ -7,6 +7,7 @@ measured and cut out behind it. Their order is kept, so that threads change no b
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -22,6 +23,7 @@ from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Segmentation, Tile
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.lanes import Lanes, in_order, lanes_for
+from pipelines.network_memory import kept_for_the_next_layer
 from pipelines.stopwatch import SharedTime, Stopwatch
 from pipelines.tile_pass import Segment, SlideView, cells_of_tile
 from pipelines.tools import encoder_of, reader_of, segmenter_of, tissue_of
@@ -54,7 +56,9 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     is_on_gpu = isinstance(segmenter, NetworkSegmenter) and segmenter.device.startswith("cuda")
     lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
     began = perf_counter()
-    with PASSING.share() as share:
+    is_on_cores = isinstance(segmenter, NetworkSegmenter) and not is_on_gpu
+    memory = kept_for_the_next_layer() if is_on_cores else nullcontext()
+    with PASSING.share() as share, memory:
         cells, n_again = _Pass(job, view, segmenter, lanes, watch).cells()
         with watch.stage("embed"):
             embedding = encoder(cells.crops, _measurements(cells, job))
