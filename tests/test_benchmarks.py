@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from reading import decodes_per_tile
-from whole_job import shape
 
 from ccrl_wsi.geometry import Box
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 NAMES = {file.stem for file in FOLDER.glob("*.py")} - {"measured"}
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Imports a benchmark by name, without its wish for one thread: other tests have their own."""
+    with mock.patch.dict(os.environ):
+        yield import_module
 
 
 def test_the_fast_set_is_made_of_benchmarks_there_are():
@@ -49,16 +57,17 @@ def test_each_says_in_a_line_what_it_is_and_how_it_is_called(name):
         ([Box(255, 0, 2, 1)], 0.5),
     ],
 )
-def test_decodes_are_counted_by_file_tile(boxes, expected):
+def test_decodes_are_counted_by_file_tile(benchmark, boxes, expected):
+    decodes_per_tile = benchmark("reading").decodes_per_tile
     assert decodes_per_tile(iter(boxes), Box(0, 0, 512, 512), 256) == expected
 
 
-def test_a_tile_that_is_no_longer_kept_is_decoded_again():
+def test_a_tile_that_is_no_longer_kept_is_decoded_again(benchmark):
     row = Box(0, 0, 129 * 256, 256)  # 128 of its tiles are kept
     whole = Box(0, 0, 129 * 256, 256)
-    assert decodes_per_tile(iter([row, row]), whole, 256) == 2.0
+    assert benchmark("reading").decodes_per_tile(iter([row, row]), whole, 256) == 2.0
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4x8", (4, 8)), ("8", (8, 8))])
-def test_a_slide_is_so_many_blocks(text, expected):
-    assert shape(text) == expected
+def test_a_slide_is_so_many_blocks(benchmark, text, expected):
+    assert benchmark("whole_job").shape(text) == expected

@@ -24,6 +24,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA he
 
 FIELDS = {
     "stain": (lambda p: p.is_stained, ("stain_factor", "stain_shift")),
+    "exposure": (lambda p: p.is_exposed, ("gain", "gamma")),
     "jitter": (lambda p: p.is_jittered, ("jitter",)),
     "grey": (lambda p: p.is_grey, ("is_grey",)),
     "blur": (lambda p: p.is_blurred, ("blur_px",)),
@@ -74,6 +75,7 @@ def test_changes_come_in_their_order():
     for names in (
         ("box", "is_flipped", "angle_deg"),
         ("stain_factor", "stain_shift"),
+        ("gain", "gamma"),
         ("jitter", "order"),
         ("is_grey",),
         ("blur_px",),
@@ -184,8 +186,13 @@ def test_what_is_no_batch_of_crops_is_refused(pixels):
 )
 def test_views_stay_finite_and_between_0_and_1(seed, side, cropped, wild, flat):
     strong = {"brightness": 2, "contrast": 3, "saturation": 4, "hue": 0.5, "stain_sigma": 1}
+    strong |= {"exposure_gain": 3, "exposure_gamma": 3}
     chosen = ViewSettings(
-        p_stain=0.5, crop_area=(0.001, 1), blur_px=(0.01, 20), **strong if wild else {}
+        p_stain=0.5,
+        p_exposure=0.5,
+        crop_area=(0.001, 1),
+        blur_px=(0.01, 20),
+        **strong if wild else {},
     )
     p = draw_views(chosen, 12, np.random.default_rng(seed), cropped)
     pixels = noise(12, side=side, seed=seed) if flat is None else torch.full((12, 3, 9, 9), flat)

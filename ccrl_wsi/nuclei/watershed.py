@@ -164,11 +164,12 @@ def _split(mask: ByteArray, cores: ByteArray) -> IntArray:
         cv2.DIST_MASK_5,
         labelType=cv2.DIST_LABEL_CCOMP,
     )
-    in_core = np.nonzero(cores)
+    in_core = np.flatnonzero(cores > 0)
     blob_of_core = np.zeros(int(nearest.max(initial=0)) + 1, np.int32)
-    blob_of_core[nearest[in_core]] = blobs[in_core]
+    blob_of_core[nearest.ravel()[in_core]] = blobs.ravel()[in_core]
     n_cores = np.bincount(blob_of_core[blob_of_core > 0], minlength=n_blobs)
-    crowded = np.flatnonzero((n_cores > 1)[blobs])
+    stained = np.flatnonzero(mask > 0)  # few pixels: going through these costs least
+    crowded = stained[(n_cores > 1)[blobs.ravel()[stained]]]
     cut = _where_it_changes(nearest, crowded)
     # A core of another blob may be nearer: such a rim belongs to nobody.
     is_foreign = blob_of_core[nearest.ravel()[crowded]] != blobs.ravel()[crowded]
@@ -205,7 +206,7 @@ def _drop_faint(
     labels: IntArray, excess: IntArray, chosen: WatershedSettings, smallest_px: float
 ) -> tuple[IntArray, FloatArray]:
     """Labels 1..n without specks and faint objects, and the mean contrast (n,) of the others."""
-    inside = np.flatnonzero(labels)
+    inside = np.flatnonzero(labels != 0)
     label = labels.ravel()[inside]
     n_pixels = np.bincount(label, minlength=1)
     total = np.bincount(label, excess.ravel()[inside], minlength=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
 
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError, ModelError
+from ccrl_wsi.interfaces import NetworkSegmenter
 from ccrl_wsi.nuclei.segmenters import SEGMENTERS, make_segmenter, segmenter_fingerprint
 from tests.drawn_networks import ink_segmenter
 
@@ -100,6 +103,28 @@ def test_the_same_image_gives_the_same_nuclei(segmenter):
 
     assert np.array_equal(first.labels, second.labels)
     assert np.array_equal(first.probability, second.probability, equal_nan=True)
+
+
+def test_a_network_and_what_follows_it_are_two_parts(segmenter):
+    if not isinstance(segmenter, NetworkSegmenter):
+        pytest.skip("no network")
+    images = [draw_image(150, width) for width in (180, 210, 240)]
+    predictions = [segmenter.predict(image, MPP) for image in images]
+
+    # The host's part may be done in other threads, for several tiles at once.
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda p: segmenter.segment(p.wait()), predictions))
+
+    for image, one in zip(images, found, strict=True):
+        whole = segmenter(image, MPP)
+        assert np.array_equal(one.labels, whole.labels)
+        assert np.array_equal(one.probability, whole.probability, equal_nan=True)
+        assert np.array_equal(one.nucleus_type, whole.nucleus_type)
+
+
+def test_only_the_watershed_has_no_network():
+    are_networks = {name: isinstance(make(), NetworkSegmenter) for name, make in MAKERS.items()}
+    assert [name for name, is_one in are_networks.items() if not is_one] == ["watershed"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
