@@ -73,10 +73,6 @@ def assert_same_objects(url: str, folder: Path) -> dict[str, bytes]:
     return there
 
 
-def desks() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("ccrl-wsi-*"))
-
-
 def start(slide_file: Path, url: str) -> subprocess.Popen[bytes]:
     settings = [part for setting in SMOKE for part in ("--set", setting)]
     command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", url]
@@ -140,12 +136,12 @@ def killed_when(slide_file: Path, url: str, prefix: str, n: int) -> None:
 
 
 def test_a_run_on_s3_that_is_killed_twice_ends_with_the_files_of_one_on_disk(
-    s3, small, smoke, on_disk, caplog
+    s3, small, smoke, on_disk, caplog, tmp_path, monkeypatch
 ):
     url, slide_file = f"s3://{BUCKET}/killed", small[0].path
     killed_when(slide_file, url, "work/small/parts", 1)
     killed_when(slide_file, url, "slides/small.zarr", 30)
-    before = desks()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     result = run_cohort(small, url, smoke, SERIAL)
     assert result.exit_code == 0
     there = assert_same_objects(url, on_disk)
@@ -155,7 +151,7 @@ def test_a_run_on_s3_that_is_killed_twice_ends_with_the_files_of_one_on_disk(
     assert not any(SECRET.encode() in content for content in there.values())
     del result
     gc.collect()
-    assert desks() <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 class Killed(BaseException):
