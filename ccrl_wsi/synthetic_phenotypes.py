@@ -5,7 +5,8 @@ rearrange it. Each channel of a cell holds the same values whatever the mechanis
 says which pixel gets which, by the rank of its score (histogram specification). So no statistic of
 a cell's values, such as mean or deviation of a channel, tells its mechanism; only their places do.
 Optics break that a little; haze and the patterns' widths were set, by a probe on intensities and
-not by any network, so that they break it little. How bright, hazy, large, long and turned it is differs from cell to cell and says nothing about it.
+not by any network, so that they break it little. How bright, hazy, large, long and turned a cell is
+differs from cell to cell and says nothing about its mechanism.
 """
 
 from __future__ import annotations
