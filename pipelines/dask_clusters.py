@@ -40,8 +40,8 @@ ONE_THREAD = {
 """Workers are one per core: libraries that start threads of their own would only queue."""
 
 
-MEMORY_OF_A_WORKER = 2 * 2**30
-"""What a partition needs in the worst case, in bytes."""
+MEMORY_OF_A_WORKER_GIB = 2
+"""What a partition needs at least."""
 
 
 def library_threads(partitions_at_once: int) -> dict[str, str]:
@@ -174,13 +174,14 @@ def _local(machine: LocalMachine) -> LocalCluster:
     )
 
 
-def fitting_workers() -> int:
+def fitting_workers(memory_gib: float = MEMORY_OF_A_WORKER_GIB) -> int:
     """As many processes as this computer has cores and memory for, at least one.
 
+    ``memory_gib`` is what one of them needs.
     Limits of containers and batch systems count as the computer's own.
     """
     cores: int = cpu_count()
-    return max(1, min(cores, int(MEMORY_LIMIT // MEMORY_OF_A_WORKER)))
+    return max(1, min(cores, int(MEMORY_LIMIT // (memory_gib * 2**30))))
 
 
 def _dashboard(machine: LocalMachine | GpuMachine) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class LocalMachine(_Machine):
 
     kind: Literal["local"] = "local"
     workers: Count | None = Field(
-        None, description="Processes; absent: one per usable core that has 2 GiB of memory."
+        None, description="Processes; absent: one per usable core with memory enough."
     )
     threads: Count = Field(1, description="Partitions a process works on at once.")
     memory_limit: Memory | Literal["auto"] = Field("auto", description="Of one process.")

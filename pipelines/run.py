@@ -29,6 +29,10 @@ from pipelines.worker_setup import make_setup
 
 log = logging.getLogger("ccrl_wsi")
 
+WORKER_MEMORY_GIB = {"watershed": 2, "compact": 3}
+MOST_WORKER_MEMORY_GIB = 10
+"""What a worker of one thread needs on CPU cores, by segmenter; the most is HoVer-Net's."""
+
 LATE_FILE = "cluster_settings.json"
 """In the output folder: what `cluster` starts from."""
 
@@ -153,20 +157,23 @@ def refuse_cell_settings(settings: Settings) -> None:
 
 
 def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
-    """The machine; networks on a computer with GPUs get one worker per GPU, not one per core.
+    """The machine, with as many workers as fit where that was left open.
 
-    ``settings`` are those of :func:`with_device`: a device left at auto is asked for by a network.
+    Networks on a computer with GPUs get one worker per GPU; else there is one per core that has
+    the memory the segmenter needs. ``settings`` are those of :func:`with_device`: a device left at
+    auto is asked for by a network.
     """
-    is_plain = isinstance(machine, LocalMachine) and machine.workers is None
-    if not is_plain or settings.compute.device != "auto":
+    if not isinstance(machine, LocalMachine) or machine.workers is not None:
         return machine
-    from pipelines.dask_clusters import visible_gpus
+    from pipelines.dask_clusters import fitting_workers, visible_gpus
 
-    gpus = visible_gpus()
-    if not gpus:
-        return machine
-    log.info("One worker for each of %d GPUs; a machine file can say otherwise.", len(gpus))
-    return GpuMachine()
+    gpus = visible_gpus() if settings.compute.device == "auto" else []
+    if gpus:
+        log.info("One worker for each of %d GPUs; a machine file can say otherwise.", len(gpus))
+        return GpuMachine()
+    name = settings.nuclei.segmenter
+    workers = fitting_workers(WORKER_MEMORY_GIB.get(name, MOST_WORKER_MEMORY_GIB))
+    return machine.model_copy(update={"workers": workers})
 
 
 def finish_cohort(

@@ -15,6 +15,7 @@ from ccrl_wsi.embeddings.checkpoint import CropRule
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
+from pipelines import dask_clusters
 from pipelines.cli import app
 from pipelines.dask_clusters import visible_gpus
 from pipelines.machines import GpuMachine, LocalMachine, SerialMachine
@@ -108,6 +109,26 @@ def test_replaced_weights_of_photographs_are_loaded_anew(tmp_path, monkeypatch):
     assert encoder_of(settings) != first
 
 
+ON_CORES = LocalMachine(workers=8)
+
+
+@pytest.fixture(autouse=True)
+def a_large_computer(monkeypatch):
+    monkeypatch.setattr(dask_clusters, "cpu_count", lambda: 8)
+    monkeypatch.setattr(dask_clusters, "MEMORY_LIMIT", 128 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "gib", "workers"),
+    [("watershed", 16, 8), ("watershed", 9, 4), ("compact", 9, 3), ("watershed", 1, 1)]
+    + [("hovernet_fast-pannuke", 32, 3), ("mine:Network", 64, 6)],
+)
+def test_there_are_no_more_workers_than_memory(bundled, monkeypatch, segmenter, gib, workers):
+    gpus(monkeypatch, "")
+    monkeypatch.setattr(dask_clusters, "MEMORY_LIMIT", gib * 2**30)
+    assert machine_for(f"nuclei.segmenter={segmenter}") == LocalMachine(workers=workers)
+
+
 def gpus(monkeypatch, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
     assert visible_gpus() == [name for name in names.split(",") if name]
@@ -122,11 +143,11 @@ HOVERNET = "nuclei.segmenter=hovernet_fast-pannuke"
 
 def test_networks_get_one_worker_per_gpu_and_what_needs_none_one_per_core(bundled, monkeypatch):
     gpus(monkeypatch, "0,1")
-    assert machine_for() == LocalMachine()
-    assert machine_for("embedding.encoder=ccrl") == LocalMachine()
+    assert machine_for() == ON_CORES
+    assert machine_for("embedding.encoder=ccrl") == ON_CORES
     assert machine_for(HOVERNET) == GpuMachine()
     assert machine_for(HOVERNET, "embedding.encoder=ccrl") == GpuMachine()
-    assert machine_for(HOVERNET, "compute.device=cpu") == LocalMachine()
+    assert machine_for(HOVERNET, "compute.device=cpu") == ON_CORES
     monkeypatch.setattr(encoders, "LIGHT", 1)
     assert machine_for("embedding.encoder=ccrl") == GpuMachine()
 
@@ -134,7 +155,7 @@ def test_networks_get_one_worker_per_gpu_and_what_needs_none_one_per_core(bundle
 def test_without_gpus_there_is_one_worker_per_core(bundled, monkeypatch):
     gpus(monkeypatch, "")
     monkeypatch.setattr(encoders, "LIGHT", 1)
-    assert machine_for("embedding.encoder=ccrl") == LocalMachine()
+    assert machine_for("embedding.encoder=ccrl") == ON_CORES
 
 
 @pytest.mark.parametrize(
