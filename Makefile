@@ -46,7 +46,7 @@ bench: $(STAMP)  ## Fast benchmarks, ten minutes; BENCH="name ..." for others
 
 bench-list:  ## All benchmarks: the commands behind the figures about speed and quality
 	@echo "Each prints its own figures; see benchmarks/README.md:"
-	@for file in $(sort $(filter-out benchmarks/measured.py,$(wildcard benchmarks/[a-z]*.py))); do echo "  $(BIN)/python $$file"; \
+	@for file in $(sort $(filter-out benchmarks/measured.py benchmarks/known_nuclei.py,$(wildcard benchmarks/[a-z]*.py))); do echo "  $(BIN)/python $$file"; \
 		sed -n '1s/^"""\(.*\)/      \1/;1s/"""$$//;1p' "$$file"; done
 
 OUT ?= out

@@ -196,7 +196,7 @@ def compare(slides: list[str]) -> None:
             results.append(json.loads(in_its_own_process("--run", blocks, "--folder", folder)))
     table = Table(
         f"Everything but the network, core-seconds per mm2 (budget {BUDGET:g})",
-        ("mm2", "cells", "all", "growth", "peak MiB", "growth ", "instances", *STAGES[1:], "rest"),
+        ("mm2", "cells", "all", "to 1st", "MiB", "MiB to 1st", "instances", *STAGES[1:], "rest"),
     )
     first = results[0]
     for found in results:

@@ -1,10 +1,9 @@
 """Draws fields of cultured cells in three channels whose phenotypes are known.
 
 A screen of a few plates in the layout of BBBC021. Every week has compounds of every mechanism and
-control wells. What varies besides the phenotype was laid down before anything was measured, and
-says nothing about the mechanism:
+control wells. What varies besides the phenotype says nothing about the mechanism:
 
-- from cell to cell brightness, size, length and direction;
+- from cell to cell brightness, haze, size, length and direction;
 - from well to well staining, focus and the number of cells;
 - from compound to compound the strength, and side effects on brightness, size and number;
 - from week to week gain, background, linearity, focus and light.

@@ -1,10 +1,12 @@
 """Draws one cultured cell in three channels: its phenotype is where the light is, not how much.
 
-The principle, laid down before anything was measured on it: what a mechanism does to a cell is to
+The principle, laid down before anything was trained on it: what a mechanism does to a cell is to
 rearrange it. Each channel of a cell holds the same values whatever the mechanism; a pattern only
 says which pixel gets which, by the rank of its score (histogram specification). So no statistic of
 a cell's values, such as mean or deviation of a channel, tells its mechanism; only their places do.
-How bright, hazy, large, long and turned it is differs from cell to cell and says nothing about it.
+Optics break that a little; haze and the patterns' widths were set, by a probe on intensities and
+not by any network, so that they break it little. How bright, hazy, large, long and turned a cell is
+differs from cell to cell and says nothing about its mechanism.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from ccrl_wsi.errors import ConfigError
+from pipelines.freed_memory import ONE_ARENA
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -49,7 +50,7 @@ def library_threads(partitions_at_once: int) -> dict[str, str]:
     ``partitions_at_once`` are those of this computer.
     """
     share = max(1, cpu_count() // partitions_at_once)
-    return dict.fromkeys(ONE_THREAD, str(share))
+    return {**dict.fromkeys(ONE_THREAD, str(share)), **ONE_ARENA}
 
 
 class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -237,7 +238,7 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
     options = machine.cluster_options()
     if not machine.gpu:
-        exports = [f"export {name}={value}" for name, value in ONE_THREAD.items()]
+        exports = [f"export {name}={value}" for name, value in {**ONE_THREAD, **ONE_ARENA}.items()]
         options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     cluster = SLURMCluster(**options)
     cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)

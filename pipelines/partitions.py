@@ -23,7 +23,7 @@ from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Segmentation, Tile
 from pipelines.faults import telling
-from pipelines.freed_memory import keep_freed_memory
+from pipelines.freed_memory import freed_memory_kept
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.lanes import Lanes, in_order, lanes_for
 from pipelines.stopwatch import SharedTime, Stopwatch
@@ -61,7 +61,6 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     SlideError, ModelError
         If the slide cannot be decoded there, or a network cannot be loaded.
     """
-    keep_freed_memory()
     watch = watch or Stopwatch()
     with watch.stage("load"):
         view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
@@ -69,7 +68,8 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     is_on_gpu = isinstance(segmenter, NetworkSegmenter) and segmenter.device.startswith("cuda")
     lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
     began = perf_counter()
-    with PASSING.share() as share:
+    is_on_cores = isinstance(segmenter, NetworkSegmenter) and not is_on_gpu
+    with PASSING.share() as share, freed_memory_kept(of_network=is_on_cores):
         cells, n_again, n_skipped = _Pass(job, view, segmenter, lanes, watch).cells()
         with watch.stage("embed"):
             embedding = encoder(cells.crops, _measurements(cells, job))

@@ -14,7 +14,8 @@ from ccrl_wsi.geometry import Box
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-NAMES = {file.stem for file in FOLDER.glob("*.py")} - {"measured"}
+SHARED = {"measured", "known_nuclei"}
+NAMES = {file.stem for file in FOLDER.glob("*.py")} - SHARED
 
 
 @pytest.fixture(scope="module")

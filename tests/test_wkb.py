@@ -48,7 +48,7 @@ def test_slices_hold_their_own_rows(many, first, n):
     assert_same(decode_outlines(encode_outlines(outlines)[first : first + n]), outlines.where(rows))
 
 
-@pytest.mark.parametrize("how", ["big-endian", "with a hole", "in three dimensions"])
+@pytest.mark.parametrize("how", ["big-endian", "with a hole", "in three dimensions", "long"])
 def test_what_other_programs_write_is_read_too(how):
     rng = np.random.default_rng(0)
     outlines = draw_outlines(rng.uniform(100, 900, (5, 2)), rng)
@@ -58,7 +58,8 @@ def test_what_other_programs_write_is_read_too(how):
     if how == "in three dimensions":
         polygons = shapely.force_3d(polygons)
     wkb = shapely.to_wkb(polygons, byte_order=0 if how == "big-endian" else 1)
-    found = decode_outlines(pa.array(wkb, pa.binary()))
+    kind = pa.large_binary() if how == "long" else pa.binary()
+    found = decode_outlines(pa.array(wkb, kind))
     areas = shapely.area(shapely.polygons(shapely.get_exterior_ring(shapely.force_2d(polygons))))
     np.testing.assert_allclose(shapely.area(to_polygons(found)), areas)
 

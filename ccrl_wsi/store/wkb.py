@@ -41,17 +41,23 @@ def decode_outlines(wkb: pa.Array) -> Outlines:
     """The outer rings of an Arrow array of polygons; any well-known binary will do."""
     if len(wkb) == 0:
         return Outlines.concat([])
+    if wkb.type != pa.binary() or wkb.null_count:
+        return _by_shapely(wkb)
     _, offsets, content = wkb.buffers()
     ends = np.frombuffer(offsets, np.int32)[wkb.offset : wkb.offset + len(wkb) + 1].astype(np.int64)
     every = np.frombuffer(content, np.uint8)
-    if wkb.null_count or not _are_as_written(every, ends).all():
-        return from_polygons(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
+    if not _are_as_written(every, ends).all():
+        return _by_shapely(wkb)
     base, whole = int(ends[0]), every[ends[0] : ends[-1]].tobytes()
     edges = pairwise((ends - base).tolist())
     rings = [whole[start + _HEADER.itemsize : stop] for start, stop in edges]
     xy = np.frombuffer(bytearray().join(rings), "<f8").reshape(-1, 2)
     counts = (np.diff(ends) - _HEADER.itemsize) // _VERTEX_BYTES
     return Outlines(xy, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def _by_shapely(wkb: pa.Array) -> Outlines:
+    return from_polygons(shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
 
 
 def _are_as_written(content: ByteArray, ends: IntArray) -> BoolArray:

@@ -1,6 +1,8 @@
 """What training and normalisation are for, on a small drawn screen of one mechanism a stain.
 
-The only training of the tests that goes on until something is learned: a minute on one core.
+The only training of the tests that goes on until something is learned: a minute on one core. The
+screen was chosen so that a minute is enough, as docs/phenotypes.md says; evidence for the claim is
+benchmarks/phenotypes.py, this only guards it.
 """
 
 from functools import partial

@@ -17,8 +17,14 @@ DENSE_QUANTILE = 0.8
 FAINTEST = 0.45
 """How opaque a single cell is; it must be seen."""
 
-MIN_SPREAD_PX, MAX_SPREAD_PX = 0.9, 2.5
-"""Standard deviation of the blur: enough to see what most cells of a neighbourhood are."""
+MIN_SPREAD_PX, MAX_SPREAD_PX = 0.9, 4.0
+SPREAD_OF_DISTANCE = 0.9
+"""Standard deviation of the blur, over the distance of neighbours: enough to see what most cells
+of a neighbourhood are."""
+
+MOST_ASKED = 5000
+FAINT = 0.1
+"""Of the peak of a cell that stands alone: what is fainter is not drawn."""
 
 TISSUE_GREY = (226, 226, 230)
 
@@ -64,7 +70,7 @@ def paint_one(counts: FloatArray, number: int, color: Color, width_px: int) -> B
     small = _shrink(both, width_px)
     spread = _spread(small)
     picture = np.zeros((*small.shape[1:], 4), np.uint8)
-    shape = spread[1] > 0.02
+    shape = spread[1] > FAINT
     picture[shape] = (*TISSUE_GREY, 255)
     opacity = _opacity(spread[0]).astype(np.float64)[..., None] / 255
     mixed = opacity * np.asarray(color) + (1 - opacity) * picture[..., :3]
@@ -88,20 +94,29 @@ def over_pale(rgb: ByteArray | None, cells: ByteArray) -> ByteArray:
 
 
 def _spread(counts: FloatArray) -> FloatArray:
-    """Counts blurred as far as cells are apart, so that a few cells are seen as well."""
-    n = float(counts[-1].sum() if len(counts) == 2 else counts.sum())
-    covered = np.count_nonzero(counts.sum(axis=0))
-    if not covered:
-        return counts.astype(np.float32)
-    per_place = n / covered
-    sigma = float(np.clip(1.1 / np.sqrt(per_place), MIN_SPREAD_PX, MAX_SPREAD_PX))
+    """Counts blurred as far as cells are apart; where one stands alone its peak is 1."""
+    sigma = _spread_px(counts.sum(axis=0))
+    peak = 2 * np.pi * sigma**2
     blurred = [cv2.GaussianBlur(c.astype(np.float32), (0, 0), sigma) for c in counts]
-    return np.stack(blurred)
+    return np.stack(blurred) * np.float32(peak)
+
+
+def _spread_px(total: FloatArray) -> float:
+    """Standard deviation of the blur: from the median distance of places with cells."""
+    from scipy.spatial import KDTree
+
+    places = np.argwhere(total > 0)
+    if len(places) < 2:
+        return MAX_SPREAD_PX
+    # Every n-th place asks: enough for a median, and quick on a slide that is full.
+    asking = places[:: -(-len(places) // MOST_ASKED)]
+    nearest = KDTree(places).query(asking, k=2)[0][:, 1]
+    return float(np.clip(SPREAD_OF_DISTANCE * np.median(nearest), MIN_SPREAD_PX, MAX_SPREAD_PX))
 
 
 def _opacity(density: FloatArray) -> ByteArray:
     """0 to 255 (h, w); nothing where no cell is near."""
-    seen = density > 0.02
+    seen = density > FAINT
     if not seen.any():
         return np.zeros(density.shape, np.uint8)
     dense = float(np.quantile(density[seen], DENSE_QUANTILE))
