@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ def s3_server() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", endpoint)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # Checksums of requests, and a line for each, would take most of the time.
+        patch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        patch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+        patch.setattr(logging.getLogger("werkzeug"), "disabled", True)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         fsspec.filesystem("s3").mkdir(BUCKET)
         yield endpoint

@@ -147,6 +147,11 @@ def test_only_the_store_knows_zarr():
     assert not offenders(others, lambda f: roots(imported(f)) & {"zarr"})
 
 
+def test_only_one_file_knows_fsspec():
+    others = [f for f in FILES if name_of(f) != "ccrl_wsi/object_storage.py"]
+    assert not offenders(others, lambda f: roots(imported(f)) & {"fsspec", "s3fs", "botocore"})
+
+
 def test_the_vocabulary_loads_without_the_networks():
     assert not offenders(VOCABULARY_FILES, lambda f: roots(imported(f, at_load=True)) & SLOW)
 

@@ -198,7 +198,7 @@ def test_a_run_stopped_at_any_step_is_never_taken_for_finished_and_continues(
         n_steps = die_after(patch, 10**9)
         run_small(small, smoke)
     assert n_steps[0] > 100
-    for stop in np.linspace(1, n_steps[0] - 1, 5).astype(int).tolist():
+    for stop in np.linspace(1, n_steps[0] - 1, 4).astype(int).tolist():
         empty_memory()
         with monkeypatch.context() as patch:
             die_after(patch, stop)
