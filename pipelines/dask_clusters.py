@@ -94,7 +94,7 @@ def connect(
             with _prepared(client, setup):
                 yield client, {"GPU": 1} if _announces_gpu(client) else {}
         return
-    with _start(machine) as cluster, Client(cluster, set_as_default=False) as client:
+    with _started(machine) as cluster, Client(cluster, set_as_default=False) as client:
         client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
         if getattr(machine, "dashboard", None):
@@ -148,6 +148,17 @@ def _check_workers(client: Client, setup: WorkerSetup) -> None:
             f"The worker {worker} does not fit: {said}.{more} Give all workers the same "
             "environment, weights and file systems as this computer, and start them again."
         )
+
+
+@contextmanager
+def _started(machine: MachineSettings) -> Iterator[SpecCluster]:
+    cluster = _start(machine)
+    try:
+        yield cluster
+    finally:
+        # Workers that take long to end do not undo what is finished; they end with this process.
+        with suppress(TimeoutError):
+            cluster.close()
 
 
 def _start(machine: MachineSettings) -> SpecCluster:
