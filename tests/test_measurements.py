@@ -196,6 +196,24 @@ def test_textures_agree_with_plain_loops():
     assert found["grey_std"][0] == pytest.approx(grey[labels == 1].std(), rel=1e-5)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_neighbours_are_no_further_than_the_next_pixel_and_in_one_nucleus(width):
+    rng = np.random.default_rng(width)
+    for _ in range(20):
+        # Nuclei reach from one side to the other: the next pixel may lie in the next row.
+        drawn = rng.integers(0, 4, (9, width))
+        labels = relabel_sequential(drawn)[0].astype(np.int32)
+        rgb = rng.integers(0, 256, (9, width, 3), dtype=np.uint8)
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(float)
+        found = measured(rgb, labels)["contrast"]
+        for number in range(1, labels.max() + 1):
+            own = np.where(labels == number, grey, np.nan)
+            steps = np.concatenate([np.diff(own, axis=axis).ravel() for axis in (0, 1)])
+            steps = steps[np.isfinite(steps)]
+            expected = (steps**2).mean() if len(steps) else 0
+            assert found[number - 1] == pytest.approx(expected, rel=1e-5)
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     arrays.arrays(
