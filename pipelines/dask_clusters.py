@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
@@ -26,7 +24,8 @@ from pipelines.machines import (
     MachineSettings,
     SlurmMachine,
 )
-from pipelines.worker_setup import WorkerSetup, problems_here
+from pipelines.worker_setup import WorkerSetup
+from pipelines.worker_watch import Watch, telling_lost, watched
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -63,36 +62,32 @@ class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distrib
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class LateWorkers(WorkerPlugin):  # type: ignore[misc]
-    """Loads what a worker that joins later needs, before it gets work; what does not fit leaves."""
+class Workers(NamedTuple):
+    """Who works: a client, what a partition must ask for now, and what is known of the others."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.worker_setup = setup
-
-    async def setup(self, worker: Any) -> None:
-        """Runs once in each worker."""
-        problems = await asyncio.to_thread(problems_here, self.worker_setup)
-        if problems:
-            log.error("This worker does not fit the run and leaves: %s.", "; ".join(problems))
-            worker.loop.add_callback(worker.close, reason="it does not fit the run")
+    client: Client
+    resources: Callable[[], dict[str, int]]
+    watch: Watch
 
 
 @contextmanager
-def connect(
-    machine: MachineSettings, setup: WorkerSetup | None = None
-) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A client with workers that fit, and the resources a partition must ask for.
+def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Iterator[Workers]:
+    """Workers that fit.
 
     Raises
     ------
     ConfigError
         If nothing answers, no worker comes, one does not fit, or a package is missing.
+    RunStopped
+        If the scheduler goes away meanwhile.
     """
     if isinstance(machine, AddressMachine):
         with _reach(machine) as client:
-            _say_if_nobody_works(client, machine.address)
-            with _prepared(client, setup):
-                yield client, {"GPU": 1} if _announces_gpu(client) else {}
+            with telling_lost(client):
+                _say_if_nobody_works(client, machine.address)
+            with watched(client, setup) as watch:
+                # Workers with GPUs may come and go.
+                yield Workers(client, lambda: GPU if _announces_gpu(client) else {}, watch)
         return
     with _started(machine) as cluster, Client(cluster, set_as_default=False) as client:
         client.register_plugin(LeaveInterruptsToTheDriver())
@@ -101,53 +96,15 @@ def connect(
             log.info("Dask's dashboard: %s", client.dashboard_link)
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
         try:
-            with _prepared(client, setup):
-                yield client, {"GPU": 1} if has_gpu else {}
+            with watched(client, setup) as watch:
+                yield Workers(client, lambda: GPU if has_gpu else {}, watch)
         except KeyboardInterrupt:
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
             raise
 
 
-@contextmanager
-def _prepared(client: Client, setup: WorkerSetup | None) -> Iterator[None]:
-    """Workers that were looked at; those that come later are looked at when they do.
-
-    Raises
-    ------
-    ConfigError
-        If one that is there does not fit.
-    """
-    if setup is None:
-        yield
-        return
-    _check_workers(client, setup)
-    name = f"ccrl-wsi-{uuid4().hex}"
-    client.register_plugin(LateWorkers(setup), name=name)
-    try:
-        yield
-    finally:
-        # The scheduler may outlive the run, and may be gone.
-        with suppress(OSError, TimeoutError, ValueError):
-            if client.status == "running":
-                client.unregister_worker_plugin(name)
-
-
-def _check_workers(client: Client, setup: WorkerSetup) -> None:
-    answers = client.run(problems_here, setup, on_error="return")
-    unfit = {}
-    for worker, answer in answers.items():
-        if isinstance(answer, Exception):
-            # Most often the package is not there at all.
-            unfit[worker] = f"it cannot be asked ({type(answer).__name__}: {answer})"
-        elif answer:
-            unfit[worker] = "; ".join(answer)
-    if unfit:
-        worker, said = min(unfit.items())
-        more = f" So do {len(unfit) - 1} others." if len(unfit) > 1 else ""
-        raise ConfigError(
-            f"The worker {worker} does not fit: {said}.{more} Give all workers the same "
-            "environment, weights and file systems as this computer, and start them again."
-        )
+GPU = {"GPU": 1}
+"""What a partition asks for where workers announce GPUs."""
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from distributed import Client, LocalCluster
 
 from ccrl_wsi.errors import ConfigError, SlideError
 from pipelines import dask_clusters
+from pipelines.dask_clusters import Workers
 from pipelines.executors import Dask, Serial, each, open_executor
 from pipelines.machines import AddressMachine, GpuMachine, SerialMachine, SlurmMachine
+from pipelines.worker_watch import Watch
 
 
 def square_or_fail(x: int) -> int:
@@ -35,6 +37,10 @@ def visible_gpus() -> str:
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+def on(client: Client) -> Dask:
+    return Dask(Workers(client, dict, Watch(client)))
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster(
@@ -54,7 +60,7 @@ def executor(request):
         return
     cluster = request.getfixturevalue("cluster")
     with Client(cluster, set_as_default=False) as client:
-        yield Dask(client, resources={})
+        yield on(client)
 
 
 def test_every_item_has_one_outcome(executor):
@@ -132,7 +138,7 @@ def test_items_are_drawn_only_as_workers_take_them(executor):
 
 def test_an_item_that_kills_its_workers_fails_alone(cluster):
     with Client(cluster, set_as_default=False) as client:
-        outcomes = {o.item: o for o in each(Dask(client, resources={}), die, range(4))}
+        outcomes = {o.item: o for o in each(on(client), die, range(4))}
     assert outcomes[1].failed
     assert "Workers died" in outcomes[1].error
     assert [outcomes[x].result for x in (0, 2, 3)] == [0, 2, 3]
