@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, RunStopped
 from pipelines.freed_memory import ONE_ARENA
 from pipelines.machines import (
     AddressMachine,
@@ -82,25 +82,37 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
         If the scheduler goes away meanwhile.
     """
     if isinstance(machine, AddressMachine):
-        with _reach(machine) as client:
+        with _reach(machine) as client, _told_once():
             with telling_lost(client):
                 _say_if_nobody_works(client, machine.address)
             with watched(client, setup) as watch:
                 # Workers with GPUs may come and go.
                 yield Workers(client, lambda: GPU if _announces_gpu(client) else {}, watch)
         return
-    with _started(machine) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        _started(machine) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        _told_once(),
+    ):
         client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
         if getattr(machine, "dashboard", None):
             log.info("Dask's dashboard: %s", client.dashboard_link)
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
-        try:
-            with watched(client, setup) as watch:
-                yield Workers(client, lambda: GPU if has_gpu else {}, watch)
-        except KeyboardInterrupt:
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            raise
+        with watched(client, setup) as watch:
+            yield Workers(client, lambda: GPU if has_gpu else {}, watch)
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Whoever ends a run, or loses its scheduler, hears of it once; not from every part of Dask."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, RunStopped):
+        for name in list(logging.root.manager.loggerDict):
+            if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        raise
 
 
 GPU = {"GPU": 1}

@@ -164,6 +164,7 @@ class Dask:
             self._forget(list(flying))
 
     def _submit(self, work: Callable[[Item], Result], item: Item) -> Any:
+        self._check_client()
         return self.client.submit(guarded, work, item, pure=False, resources=self.resources or None)
 
     def _next(self, done: SimpleQueue[Any]) -> Any:
@@ -194,11 +195,19 @@ class Dask:
     def _look(self) -> None:
         """See how many workers there are and what they have."""
         self._looked = time.monotonic()
+        self._check_client()
         try:
             self._n_threads = sum(self.client.nthreads().values())
             self.resources = self._ask_resources()
-        except OSError:  # The scheduler is gone; the futures say so.
+        except (OSError, RuntimeError):  # The scheduler is gone; the futures say so.
             self._n_threads = 0
+
+    def _check_client(self) -> None:
+        """The client closes when it has looked for a lost scheduler long enough."""
+        from pipelines.worker_watch import lost
+
+        if self.client.status in ("closing", "closed"):
+            raise lost(self.client)
 
     def _forget(self, futures: list[Any]) -> None:
         """What nobody waits for any more must not keep workers busy."""

@@ -128,7 +128,7 @@ def watched(client: Client, setup: WorkerSetup | None) -> Iterator[Watch]:
         yield watch
     finally:
         # The scheduler may outlive the run, and may be gone.
-        with suppress(OSError, TimeoutError, ValueError):
+        with suppress(OSError, RuntimeError, ValueError):
             if client.status == "running":
                 client.unregister_worker_plugin(name)
                 client.unregister_scheduler_plugin(f"{name}-end")
@@ -139,7 +139,7 @@ def telling_lost(client: Client) -> Iterator[None]:
     """Tell of a scheduler that does not answer as what it is."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # The latter of a client that has given up.
         raise lost(client) from error
 
 
