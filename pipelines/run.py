@@ -14,6 +14,7 @@ from ccrl_wsi.config import Settings, cell_settings, late_settings, with_absolut
 from ccrl_wsi.errors import ClusterError, ConfigError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
+from ccrl_wsi.store import remove_leftovers
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.infer import CohortRun
@@ -69,6 +70,7 @@ def run_cohort(
     folder = claim(out, settings, models.recorded())
     _warn_of_other_clusters(folder, settings)
     with held(folder) as lock:
+        remove_leftovers(folder.slides)
         setup = make_setup(sources, lock.sign, settings, models)
         retries = settings.compute.retries
         with open_executor(suited(machine, settings), setup, retries) as executor:
