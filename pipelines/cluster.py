@@ -17,7 +17,7 @@ from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.outputs.geojson import is_overlay_of
-from ccrl_wsi.store import open_store, telling_damage
+from ccrl_wsi.store import codebook_of, open_store, telling_damage
 from pipelines.embedding_rows import MeanJob, mean_of_slide
 from pipelines.executors import Executor, each
 from pipelines.finish import FinishJob, finish_slide
@@ -60,7 +60,11 @@ def cluster_cohort(
         )
         for state in states
         if state.slide_id not in damaged
-        and (state.finish != finish or not overlays.issuperset(state.overlays))
+        and (
+            state.finish != finish
+            or not overlays.issuperset(state.overlays)
+            or not _has_clusters_of(folder, state, codebook)
+        )
     ]
     by_id = {state.slide_id: state for state in states}
     for name in damaged:
@@ -78,6 +82,12 @@ def cluster_cohort(
         _drop_overlays(folder, overlays, state.slide_id, outcome.result)
         save_state(folder, state.finished_as(finish, outcome.result))
     return codebook, failures
+
+
+def _has_clusters_of(folder: OutputFolder, state: SlideState, codebook: Codebook | None) -> bool:
+    """What the state says may be told of another store: one that a worker put there too late."""
+    wanted = codebook.fingerprint if codebook else ""
+    return codebook_of(folder.store(state.slide_id)) == wanted
 
 
 def _codebook(

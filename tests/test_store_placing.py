@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 
 from ccrl_wsi.errors import StoreError
+from ccrl_wsi.object_storage import ObjectFolder
 from ccrl_wsi.store import assemble as assembling
 from ccrl_wsi.store import (
     assemble_store,
     check_store,
+    fetch_store,
     open_store,
+    publish_changed_store,
+    publish_new_store,
     remove_leftovers,
     write_clusters,
 )
 from tests.drawn_cells import describe_store, draw_cells
+from tests.object_stores import contents, empty_memory
 from tests.test_store import COLORS, NAMES, TINY, write_parts
 
 
@@ -76,6 +81,28 @@ def test_a_store_with_other_or_damaged_cells_is_replaced(tmp_path, parts, change
     assemble(path, parts, **changes)
     assert not open_store(path).has_clusters
     assert check_store(path) == []
+
+
+@pytest.mark.parametrize("state", ["sealed", "broken", "damaged"])
+def test_a_late_worker_leaves_the_clusters_in_an_object_store_alone(tmp_path, parts, state):
+    empty_memory()
+    objects, path = ObjectFolder.at("memory://late/out"), tmp_path / "S01.zarr"
+    assemble(path, parts)
+    publish_new_store(objects, "S01.zarr", path)
+    late = shutil.copytree(path, tmp_path / "late.zarr")
+    cluster(path)
+    publish_changed_store(objects, "S01.zarr", path)
+    if state == "broken":
+        objects.write("S01.zarr/ccrl-seal.json.broken", objects.read("S01.zarr/ccrl-seal.json"))
+        objects.delete(["S01.zarr/ccrl-seal.json"])
+    if state == "damaged":
+        objects.write("S01.zarr/tables/cells/X/c/0/0", b"?")
+    before = contents("memory://late/out")
+    publish_new_store(objects, "S01.zarr", late)
+    assert (contents("memory://late/out") == before) == (state != "damaged")
+    fetch_store(objects, "S01.zarr", tmp_path / "fetched.zarr")
+    if state == "damaged":
+        assert check_store(tmp_path / "fetched.zarr") == []
 
 
 def test_what_dead_workers_left_goes_and_stores_stay(tmp_path, parts):
