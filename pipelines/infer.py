@@ -15,7 +15,7 @@ from ccrl_wsi.records import SlideSource
 from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
 from pipelines.executors import Executor, Outcome
 from pipelines.faults import Fault, fault_of
-from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally
+from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally, tissue_seen_mm2
 from pipelines.models import Models
 from pipelines.output_folder import OutputFolder, write_text
 from pipelines.plan import job_of, largest_first
@@ -171,7 +171,7 @@ class CohortRun:
                 scanner=source.scanner,
                 mpp=info.mpp,
                 cells=job.plan.fingerprint,
-                tissue_mm2=job.plan.tissue_mm2,
+                tissue_mm2=tissue_seen_mm2(job.plan, job.tally),
                 tally=job.tally,
                 warnings=(*job.plan.warnings, *_lacks(job)),
             ),

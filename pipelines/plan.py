@@ -147,7 +147,9 @@ def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> T
     if manifest["fingerprint"] != job.fingerprint:
         return None
     tally = Tally(**manifest["tally"])
-    return tally if tolerates(tally, job.settings) else None
+    # What was left out as a whole is tried again: the file may be another one now.
+    is_unseen = 0 < tally.n_tiles == tally.n_skipped
+    return tally if tolerates(tally, job.settings) and not is_unseen else None
 
 
 def tolerates(tally: Tally, settings: Settings) -> bool:
