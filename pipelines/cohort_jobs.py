@@ -142,7 +142,7 @@ def open_job(job: OpenJob) -> OpenedJob:
         if state is not None and is_there and tolerates(state.tally, job.settings):
             return OpenedJob(job.source, state=state)
         plan = plan_slide(opened, job.settings, job.folder)
-    job.folder.part(job.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)
+    job.folder.make(job.folder.part(job.slide_id, "any").parent)
     done, tally = set(), Tally()
     for partition in plan.partitions:
         wanted = job_of(plan, partition, job.settings, job.folder)

@@ -73,7 +73,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     grid = make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
     thumbnail = read_thumbnail(reader, settings.tissue.mpp)
     tissue = find_tissue(thumbnail, info, settings.tissue)
-    folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
+    folder.make(folder.work(info.slide_id))
     tissue.to_npz(folder.tissue(info.slide_id))
     folder.publish(folder.tissue(info.slide_id))
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))

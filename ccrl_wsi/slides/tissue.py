@@ -136,7 +136,8 @@ def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings)
 def _overlap(first: float, last: float, n: int) -> FloatArray:
     """How much of each of ``n`` pixels in a row lies between two places: (n,), 0 to 1."""
     places = np.arange(n)
-    return np.clip(np.minimum(places + 1, last) - np.maximum(places, first), 0, 1)
+    share: FloatArray = np.minimum(places + 1, last) - np.maximum(places, first)
+    return share.clip(0, 1)
 
 
 def _drawn(regions: Any, grid: PixelGrid) -> BoolArray:

@@ -28,7 +28,8 @@ def new_store(path: Path, description: StoreDescription) -> Iterator[Path]:
     A store with the same cells that is there stays as it is, with its clusters.
     """
     temporary = _beside(path, "partial")
-    temporary.mkdir(parents=True)
+    path.parent.mkdir(exist_ok=True)  # Not those above: what is gone is not made anew.
+    temporary.mkdir()
     mark = temporary / _MARK
     try:
         mark.touch()
