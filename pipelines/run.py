@@ -85,7 +85,7 @@ def run_cohort(
             log.info("%d slides on %s", len(sources), executor.description)
             run = CohortRun(folder, settings, models, still_ours=lock.check)
             began = time.monotonic()
-            with Progress(len(sources), folder) as progress:
+            with Progress(len(sources), folder, lock.check) as progress:
                 failures = run.run(sources, executor, progress)
                 until_now = Before(tuple(failures), began)
                 failures += finish_cohort(folder, settings, executor, until_now, lock.check)
