@@ -249,8 +249,9 @@ class ObjectFolder:
             yield
         except (StorageError, FileNotFoundError, FileExistsError, NotImplementedError):
             raise
-        except Exception as error:
-            raise StorageError(_sentence(self.url, error)) from error
+        except Exception as error:  # noqa: BLE001 (drivers raise whatever they like)
+            # Not from it: its own words, in a log, may hold a secret.
+            raise StorageError(_sentence(self.url, error)) from None
 
 
 class _RangeReader(io.RawIOBase):

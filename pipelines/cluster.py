@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.outputs.geojson import is_overlay_of
-from ccrl_wsi.store import open_store, telling_damage
+from ccrl_wsi.store import codebook_of, open_store, telling_damage
 from pipelines.embedding_rows import MeanJob, mean_of_slide
 from pipelines.executors import Executor, each
+from pipelines.failure_log import write_log
+from pipelines.faults import Fault, fault_of
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.jobs import Failure
 from pipelines.output_folder import OutputFolder, read_json
@@ -27,11 +29,19 @@ from pipelines.state import SlideState, load_states, save_state
 
 log = logging.getLogger("ccrl_wsi")
 
+FINISH = "finish"
+"""How failures call this stage."""
+
 
 def cluster_cohort(
-    folder: OutputFolder, settings: Settings, executor: Executor
+    folder: OutputFolder,
+    settings: Settings,
+    executor: Executor,
+    still_ours: Callable[[], None] = lambda: None,
 ) -> tuple[Codebook | None, list[Failure]]:
     """Cluster all finished slides of ``folder`` and write stores and overlays that are out of date.
+
+    ``still_ours`` is asked again and again; it raises what must end the run.
 
     Returns
     -------
@@ -46,7 +56,7 @@ def cluster_cohort(
     states = load_states(folder)
     codebook, failures = _codebook(folder, states, settings, executor)
     damaged = {failure.slide_id for failure in failures}
-    overlays = folder.names_in(folder.overlays)
+    overlays, logs = folder.names_in(folder.overlays), folder.names_in(folder.logs)
     overlay = settings.model_dump(mode="json")["overlay"]
     finish = _digest([codebook.fingerprint if codebook else "no cells", overlay])
     jobs = [
@@ -60,7 +70,11 @@ def cluster_cohort(
         )
         for state in states
         if state.slide_id not in damaged
-        and (state.finish != finish or not overlays.issuperset(state.overlays))
+        and (
+            state.finish != finish
+            or not overlays.issuperset(state.overlays)
+            or not _has_clusters_of(folder, state, codebook)
+        )
     ]
     by_id = {state.slide_id: state for state in states}
     for name in damaged:
@@ -70,14 +84,22 @@ def cluster_cohort(
         # Stopped from here on, a store may hold anything: what was finished no longer is.
         save_state(folder, by_id[job.slide_id].finished_as("", ()))
     for outcome in each(executor, folder.work_on(finish_slide), jobs):
+        still_ours()
         state = by_id[outcome.item.slide_id]
         if outcome.result is None:
-            log.error("%s failed. %s", state.slide_id, outcome.error)
-            failures.append(Failure(state.slide_id, state.path, "finish", "", outcome.error))
+            failures.append(_failure(folder, state, outcome.fault or Fault("There is no result.")))
             continue
         _drop_overlays(folder, overlays, state.slide_id, outcome.result)
+        if f"{state.slide_id}.{FINISH}.log" in logs:
+            folder.remove(folder.log(f"{state.slide_id}.{FINISH}"))
         save_state(folder, state.finished_as(finish, outcome.result))
     return codebook, failures
+
+
+def _has_clusters_of(folder: OutputFolder, state: SlideState, codebook: Codebook | None) -> bool:
+    """What the state says may be told of another store: one that a worker put there too late."""
+    wanted = codebook.fingerprint if codebook else ""
+    return codebook_of(folder.store(state.slide_id)) == wanted
 
 
 def _codebook(
@@ -140,10 +162,13 @@ def _sample(
         limits.sample_in_all,
         [s.group for s in with_cells] if limits.balance_groups else None,
     )
-    means = _means(folder, with_cells, executor) if limits.centre_slides else {}
+    means, faults = _means(folder, with_cells, executor) if limits.centre_slides else ({}, {})
     samples: dict[str, FloatArray] = {}
     failures = []
     for state, size in zip(with_cells, sizes, strict=True):
+        if state.slide_id in faults:
+            failures.append(_failure(folder, state, faults[state.slide_id]))
+            continue
         rows = sample_rows(state.tally.n_cells, size, settings.seed, state.slide_id)
         path = folder.store(state.slide_id)
         try:
@@ -154,19 +179,26 @@ def _sample(
                     vectors = (vectors - means[state.slide_id]).astype(np.float32)
                 samples[state.slide_id] = vectors
         except StoreError as error:
-            said = folder.told(str(error))
-            log.error("%s failed. %s", state.slide_id, said)
-            failures.append(Failure(state.slide_id, state.path, "finish", "", said))
+            failures.append(_failure(folder, state, fault_of(error)))
     return samples, failures
+
+
+def _failure(folder: OutputFolder, state: SlideState, fault: Fault) -> Failure:
+    """The record of a slide whose clusters could not be made; its cells have a log of their own."""
+    said = folder.told(fault.message)
+    log.error("%s failed. %s", state.slide_id, said)
+    file = write_log(folder, f"{state.slide_id}.{FINISH}", fault)
+    return Failure(state.slide_id, state.path, FINISH, fault.place, said, file)
 
 
 def _means(
     folder: OutputFolder, states: Sequence[SlideState], executor: Executor
-) -> dict[str, FloatArray]:
-    """Mean embedding of each slide that can be read; others fail when they are sampled."""
+) -> tuple[dict[str, FloatArray], dict[str, Fault]]:
+    """Mean embedding of each slide that can be read, and what is wrong with the others."""
     jobs = [MeanJob(state.slide_id, folder.store(state.slide_id)) for state in states]
-    outcomes = each(executor, folder.work_on(mean_of_slide), jobs)
-    return {o.item.slide_id: o.result for o in outcomes if o.result is not None}
+    outcomes = list(each(executor, folder.work_on(mean_of_slide), jobs))
+    means = {o.item.slide_id: o.result for o in outcomes if o.result is not None}
+    return means, {o.item.slide_id: o.fault for o in outcomes if o.fault is not None}
 
 
 def _fit(

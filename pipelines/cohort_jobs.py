@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccrl_wsi.config import Settings
+from ccrl_wsi.errors import SlideError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.store import StoreDescription, assemble_store
+from pipelines.faults import telling
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.partitions import run_partition
@@ -110,8 +112,18 @@ def do_job(job: Job) -> OpenedJob | Tally | int:
     if isinstance(job, OpenJob):
         return open_job(job)
     if isinstance(job, AssembleJob):
+        _refuse_unseen(job)
         return assemble_store(job.store, job.parts, job.description)
     return run_partition(job)
+
+
+def _refuse_unseen(job: AssembleJob) -> None:
+    if 0 < job.tally.n_tiles == job.tally.n_skipped:
+        with telling(stage="read"):
+            raise SlideError(
+                f"{job.path}: none of its {job.tally.n_tiles} tiles can be decoded, so nobody "
+                "has seen the slide. Copy the file again, then run again."
+            )
 
 
 def open_job(job: OpenJob) -> OpenedJob:
@@ -130,7 +142,7 @@ def open_job(job: OpenJob) -> OpenedJob:
         if state is not None and is_there and tolerates(state.tally, job.settings):
             return OpenedJob(job.source, state=state)
         plan = plan_slide(opened, job.settings, job.folder)
-    job.folder.part(job.slide_id, "any").parent.mkdir(parents=True, exist_ok=True)
+    job.folder.make(job.folder.part(job.slide_id, "any").parent)
     done, tally = set(), Tally()
     for partition in plan.partitions:
         wanted = job_of(plan, partition, job.settings, job.folder)

@@ -25,6 +25,7 @@ import psutil
 
 from ccrl_wsi.errors import ConfigError, RunStopped
 from pipelines.folder_sign import Sign
+from pipelines.this_computer import is_alive, this_computer
 
 BEAT_SECONDS = 5.0
 SILENT_BEATS = 6
@@ -50,6 +51,8 @@ class Holder:
         Date and time, for people.
     beat
         Raised again and again.
+    computer
+        Tells computers of one name apart, and containers that see other processes.
     """
 
     run: str
@@ -58,6 +61,7 @@ class Holder:
     started: float
     since: str
     beat: int = 0
+    computer: str = ""
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host} since {self.since}"
@@ -72,6 +76,7 @@ class FolderLock:
         self._file: TextIO | None = None
         self._ended = threading.Event()
         self._taken_by: Holder | None = None
+        self._last_beat = time.time()
 
     @property
     def sign(self) -> Sign:
@@ -91,6 +96,10 @@ class FolderLock:
                 f"{self.root} is gone. Bring it back and give the same command: what is finished "
                 "in it stays."
             )
+        if abs(time.time() - self._last_beat) > 2 * BEAT_SECONDS:
+            # This process, or computer, stood still: what the beats know is as old.
+            with suppress(OSError):
+                self._look()
         if self._taken_by is not None:
             raise RunStopped(
                 f"{self._taken_by} took {self.root} over, because this run gave no sign of life. "
@@ -108,7 +117,7 @@ class FolderLock:
         except BaseException:
             file.close()
             raise
-        self._file = file
+        self._file, self._last_beat = file, time.time()
         self._beat = threading.Thread(target=self._keep_beating, daemon=True, name="folder lock")
         self._beat.start()
         return self
@@ -148,11 +157,16 @@ class FolderLock:
     def _keep_beating(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # Full or away for a moment: the next beat may get through.
-                holder = self._read()
-                if holder is not None and holder.run != self.me.run:
-                    self._taken_by = holder
+                self._look()
+                if self._taken_by is not None:
                     return
                 self._write()
+                self._last_beat = time.time()
+
+    def _look(self) -> None:
+        holder = self._read()
+        if holder is not None and holder.run != self.me.run:
+            self._taken_by = holder
 
     def _read(self) -> Holder | None:
         """Who is named in the file; None for nobody, and for what an older version wrote."""
@@ -194,25 +208,21 @@ def _this_process() -> Holder:
         host=platform.node(),
         process=process.pid,
         started=process.create_time(),
+        computer=this_computer(),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def _has_ended_here(holder: Holder) -> bool:
     """Whether the holder ran on this computer and is no more."""
-    if holder.host != platform.node():
-        return False
-    try:
-        began: float = psutil.Process(holder.process).create_time()
-        return abs(began - holder.started) > 1
-    except psutil.NoSuchProcess:
-        return True
+    is_here = holder.computer == this_computer()
+    return is_here and not is_alive(holder.process, holder.started)
 
 
 def _is_shared(root: Path) -> bool:
     """Whether other computers may see the folder: then their locks may be unknown here."""
-    place = str(root.resolve())
-    mounts = [m for m in psutil.disk_partitions(all=True) if place.startswith(m.mountpoint)]
+    place = root.resolve()
+    mounts = [m for m in psutil.disk_partitions(all=True) if place.is_relative_to(m.mountpoint)]
     kind = max(mounts, key=lambda m: len(m.mountpoint)).fstype if mounts else ""
     return kind.lower().startswith(SHARED)
 

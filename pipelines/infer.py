@@ -14,10 +14,11 @@ from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, do_job
 from pipelines.executors import Executor, Outcome
+from pipelines.failure_log import write_log
 from pipelines.faults import Fault, fault_of
-from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally
+from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally, tissue_seen_mm2
 from pipelines.models import Models
-from pipelines.output_folder import OutputFolder, write_text
+from pipelines.output_folder import OutputFolder
 from pipelines.plan import job_of, largest_first
 from pipelines.progress import Progress
 from pipelines.state import SlideState, save_state
@@ -97,7 +98,8 @@ class CohortRun:
         self.n_opening -= isinstance(job, OpenJob)
         if outcome.fault is not None:
             if isinstance(job, AssembleJob):
-                remove_damaged(self.folder, job.parts)
+                with suppress(StorageError):  # Then the next run finds them damaged again.
+                    remove_damaged(self.folder, job.parts)
             self._fail(job, outcome.fault, progress)
             return
         try:
@@ -176,7 +178,7 @@ class CohortRun:
                 scanner=source.scanner,
                 mpp=info.mpp,
                 cells=job.plan.fingerprint,
-                tissue_mm2=job.plan.tissue_mm2,
+                tissue_mm2=tissue_seen_mm2(job.plan, job.tally),
                 tally=job.tally,
                 warnings=(*job.plan.warnings, *_lacks(job)),
             ),
@@ -193,19 +195,9 @@ class CohortRun:
         stage = fault.stage or STAGES[type(job)]
         where = fault.place or getattr(job, "where", "")
         said = self.folder.told(fault.message)
-        log = self._log(job, f"{said}\n\n{self.folder.told(fault.trace)}")
+        log = write_log(self.folder, job.slide_id, fault)
         self.failures[job.slide_id] = Failure(job.slide_id, str(job.path), stage, where, said, log)
         progress.slide_failed(job.slide_id, said)
-
-    def _log(self, job: Job, text: str) -> str:
-        """Where in the folder the trace was written; nothing where that was not possible."""
-        path = self.folder.log(job.slide_id)
-        try:
-            write_text(path, text)
-            self.folder.publish(path)
-        except (StoreError, StorageError):
-            return ""
-        return path.relative_to(self.folder.root).as_posix()
 
 
 def _lacks(job: AssembleJob) -> list[str]:

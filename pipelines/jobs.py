@@ -17,7 +17,7 @@ class SlidePlan:
     Parameters
     ----------
     tissue_mm2
-        Area looked at.
+        Area to be looked at.
     fingerprint
         Changes with the slide's pixels and with every setting that decides its cells.
     warnings
@@ -88,10 +88,12 @@ class Tally:
         Those cut off by the edge of what their tile could see.
     n_read_again
         Crops whose window reached beyond the tile, so that it was read anew.
-    n_tiles, area_mm2
-        Tiles looked at, and the area of their cores.
-    n_skipped
-        Tiles among them that could not be decoded and were left out.
+    n_tiles
+        Tiles of the partition.
+    area_mm2
+        Area of the cores of those that were looked at.
+    n_skipped, skipped_tissue_mm2
+        Tiles that could not be decoded and were left out, and the tissue in their cores.
     seconds
         Time by stage, of all threads that were at it.
     lane_seconds
@@ -114,6 +116,7 @@ class Tally:
     wall_seconds: float = 0.0
     device_seconds: float = 0.0
     n_skipped: int = 0
+    skipped_tissue_mm2: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -128,6 +131,7 @@ class Tally:
             self.wall_seconds + other.wall_seconds,
             self.device_seconds + other.device_seconds,
             self.n_skipped + other.n_skipped,
+            self.skipped_tissue_mm2 + other.skipped_tissue_mm2,
         )
 
     def lane_shares(self) -> dict[str, float]:
@@ -138,6 +142,11 @@ class Tally:
         if self.device_seconds:
             shares["network"] = self.device_seconds / self.wall_seconds
         return shares
+
+
+def tissue_seen_mm2(plan: SlidePlan, tally: Tally) -> float:
+    """Area of the tissue without that of tiles that were left out: what densities are of."""
+    return max(0.0, plan.tissue_mm2 - tally.skipped_tissue_mm2)
 
 
 def _added(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:

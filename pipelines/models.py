@@ -8,7 +8,7 @@ from ccrl_wsi.config import Settings
 from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import StoreDescription
-from pipelines.jobs import SlidePlan, Tally
+from pipelines.jobs import SlidePlan, Tally, tissue_seen_mm2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Models:
             notes={
                 "patient": source.patient,
                 "group": source.group,
-                "tissue_mm2": plan.tissue_mm2,
+                "tissue_mm2": tissue_seen_mm2(plan, tally),
                 "n_clipped": tally.n_clipped,
                 "n_tiles_skipped": tally.n_skipped,
                 "warnings": list(plan.warnings),

@@ -12,14 +12,11 @@ folder and writing its lock, can enter beside another one, which then notices an
 from __future__ import annotations
 
 import json
-import os
 import platform
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +25,7 @@ import psutil
 from ccrl_wsi.errors import ConfigError, RunStopped, StorageError
 from ccrl_wsi.object_storage import ObjectFolder
 from pipelines.folder_sign import Sign
+from pipelines.this_computer import is_alive, this_computer
 
 LOCK = ".lock"
 BEAT_SECONDS = 15.0
@@ -61,7 +59,7 @@ class ObjectLock:
         self._own = {
             "owner": uuid4().hex,
             "host": platform.node(),
-            "computer": _this_computer(),
+            "computer": this_computer(),
             "process": process.pid,
             "began": process.create_time(),
         }
@@ -145,7 +143,7 @@ class ObjectLock:
 
     def _is_abandoned(self, found: dict[str, Any]) -> bool:
         if found.get("computer") == self._own["computer"]:
-            return not _is_alive(found.get("process"), found.get("began"))
+            return not is_alive(found.get("process"), found.get("began"))
         age = self._age()
         return age is not None and age > STALE_SECONDS
 
@@ -166,20 +164,3 @@ class ObjectLock:
             f"folder with -o. If it has died, {STALE_SECONDS:.0f} seconds after its last sign of "
             "life this command takes over."
         )
-
-
-def _is_alive(process: Any, began: Any) -> bool:
-    try:
-        return abs(psutil.Process(int(process)).create_time() - float(began)) < 1.0
-    except (psutil.Error, TypeError, ValueError):
-        return False
-
-
-def _this_computer() -> str:
-    """Changes with the computer, its last start, and, in containers, what processes are seen."""
-    said = [platform.node()]
-    with suppress(OSError):
-        said.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-    with suppress(OSError):
-        said.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 (it is no path)
-    return sha256("\n".join(said).encode()).hexdigest()[:16]

@@ -75,6 +75,11 @@ class OutputFolder:
         """Where `export` writes unless told otherwise."""
         return self.root / "exports"
 
+    @property
+    def logs(self) -> Path:
+        """What Python said when slides failed."""
+        return self.root / "logs"
+
     def store(self, slide_id: str) -> Path:
         """The slide's Zarr store."""
         return self.slides / f"{slide_id}.zarr"
@@ -97,7 +102,7 @@ class OutputFolder:
 
     def log(self, slide_id: str) -> Path:
         """What Python said when the slide failed."""
-        return self.root / "logs" / f"{slide_id}.log"
+        return self.logs / f"{slide_id}.log"
 
     def table(self, name: str) -> Path:
         """A table or report at the top of the folder."""
@@ -117,6 +122,21 @@ class OutputFolder:
         """Delete a file if it is there."""
         path.unlink(missing_ok=True)
         self.publish(path)
+
+    def make(self, path: Path) -> None:
+        """Make the folder ``path`` in this one, which is not made anew if it is gone.
+
+        Raises
+        ------
+        StoreError
+            If it is, or if the disk is full or does not allow it.
+        """
+        try:
+            if not self.root.is_dir():
+                raise StoreError(f"{self.root} is gone. Bring it back, then run again.")
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"Cannot make {path}: {error.strerror}.") from error
 
     def clear_work(self, slide_id: str, *, is_likely: bool = True) -> None:
         """Delete what is needed only until the slide is finished, if there is anything."""
@@ -195,6 +215,8 @@ class OutputFolder:
 def claim(root: Path | str, settings: Settings, models: Mapping[str, str]) -> OutputFolder:
     """Make the folder, or check that what is in it was made with the same settings.
 
+    A run holds the folder first: :func:`made_folder`, then :func:`claim_held`.
+
     Parameters
     ----------
     models
@@ -205,22 +227,38 @@ def claim(root: Path | str, settings: Settings, models: Mapping[str, str]) -> Ou
     ConfigError
         If the folder cannot be written, holds something else, or its cells were made otherwise.
     """
+    folder = made_folder(root)
+    claim_held(folder, settings, models)
+    return folder
+
+
+def made_folder(root: Path | str) -> OutputFolder:
+    """The folder, made where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
     if not is_url(root):
         check_writable(Path(root))
-    folder = _folder_at(root)
+    return _folder_at(root)
+
+
+def claim_held(folder: OutputFolder, settings: Settings, models: Mapping[str, str]) -> None:
+    """As :func:`claim`, of a folder that nobody else works in."""
     wanted = {"cells": cell_settings(settings), "models": dict(models)}
     if folder.run_file.exists():
         with folder.telling():
             _check_same(folder, wanted)
-        return folder
+        return
     if folder.names_in(folder.root) & {folder.slides.name, "work"}:
         raise ConfigError(
-            f"{root} holds results but no run.json that says how they were made. "
+            f"{folder.name} holds results but no run.json that says how they were made. "
             "Give another folder with -o."
         )
     write_json(folder.run_file, {"layout": LAYOUT_VERSION, **wanted})
     folder.publish(folder.run_file)
-    return folder
 
 
 def open_output(root: Path | str) -> OutputFolder:

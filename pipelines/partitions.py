@@ -7,7 +7,7 @@ measured and cut out behind it. Their order is kept, so that threads change no b
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
 from ccrl_wsi.errors import SlideError
-from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter
+from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter, SlideReader
 from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Segmentation, Tile
@@ -26,6 +26,7 @@ from pipelines.faults import telling
 from pipelines.freed_memory import freed_memory_kept
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.lanes import Lanes, in_order, lanes_for
+from pipelines.second_reading import SecondReading
 from pipelines.stopwatch import SharedTime, Stopwatch
 from pipelines.tile_pass import Segment, SlideView, cells_of_tile
 from pipelines.tools import encoder_of, reader_of, segmenter_of, tissue_of
@@ -63,14 +64,14 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     """
     watch = watch or Stopwatch()
     with watch.stage("load"):
-        view = SlideView(reader_of(job.info), job.grid, tissue_of(job.tissue))
+        view = SlideView(_reader(job), job.grid, tissue_of(job.tissue))
         segmenter, encoder = segmenter_of(job.settings), encoder_of(job.settings)
     is_on_gpu = isinstance(segmenter, NetworkSegmenter) and segmenter.device.startswith("cuda")
     lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
     began = perf_counter()
     is_on_cores = isinstance(segmenter, NetworkSegmenter) and not is_on_gpu
     with PASSING.share() as share, freed_memory_kept(of_network=is_on_cores):
-        cells, n_again, n_skipped = _Pass(job, view, segmenter, lanes, watch).cells()
+        cells, n_again, skipped = _Pass(job, view, segmenter, lanes, watch).cells()
         with watch.stage("embed"):
             embedding = encoder(cells.crops, _measurements(cells, job))
     kept = cells.crops if job.settings.crops.keep else cells.crops[:0]
@@ -80,8 +81,9 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
         n_clipped=int(cells.is_clipped.sum()),
         n_read_again=n_again,
         n_tiles=len(job.partition.tiles),
-        n_skipped=n_skipped,
-        area_mm2=sum(t.core.area for t in job.partition.tiles) * job.grid.pixel_area_um2 / 1e6,
+        n_skipped=len(skipped),
+        skipped_tissue_mm2=sum(view.tissue.area_in_um2(t.core, job.grid) for t in skipped) / 1e6,
+        area_mm2=_area_mm2(job, job.partition.tiles) - _area_mm2(job, skipped),
         seconds=watch.seconds,
         lane_seconds=lanes.busy(watch.seconds),
         elapsed_seconds=perf_counter() - began,
@@ -103,21 +105,22 @@ class _Pass:
     lanes: Lanes
     watch: Stopwatch
 
-    def cells(self) -> tuple[Cells, int, int]:
+    def cells(self) -> tuple[Cells, int, list[Tile]]:
         """All cells, not embedded yet; how many crops were read again, and tiles left out."""
         found = [Cells.empty(len(MEASUREMENTS), 0, self.job.settings.crops.rule[1])]
-        n_again = n_skipped = 0
+        n_again, skipped = 0, []
         behind = self.lanes.behind
         # One more than there are threads, so that none is idle while the network is asked.
-        for done in in_order(
+        finished = in_order(
             self._finish, self._seen(), threads=behind, at_once=behind + 1, name="nuclei"
-        ):
+        )
+        for tile, done in zip(self.job.partition.tiles, finished, strict=True):
             if done is None:
-                n_skipped += 1
+                skipped.append(tile)
                 continue
             found.append(done[0])
             n_again += done[1]
-        return Cells.concat(found), n_again, n_skipped
+        return Cells.concat(found), n_again, skipped
 
     def _seen(self) -> Iterator[_Seen]:
         """The tiles in order, as the network is asked about them."""
@@ -173,6 +176,15 @@ class _Pass:
             maps = prediction.wait()
         self.watch.device_worked(prediction.device_seconds, perf_counter())
         return maps
+
+
+def _reader(job: PartitionJob) -> SlideReader:
+    reader = reader_of(job.info)
+    return reader if job.settings.slides.on_bad_tile == "fail" else SecondReading(reader)
+
+
+def _area_mm2(job: PartitionJob, tiles: Sequence[Tile]) -> float:
+    return sum(tile.core.area for tile in tiles) * job.grid.pixel_area_um2 / 1e6
 
 
 def _place(tile: Tile) -> str:

@@ -73,7 +73,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
     grid = make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
     thumbnail = read_thumbnail(reader, settings.tissue.mpp)
     tissue = find_tissue(thumbnail, info, settings.tissue)
-    folder.work(info.slide_id).mkdir(parents=True, exist_ok=True)
+    folder.make(folder.work(info.slide_id))
     tissue.to_npz(folder.tissue(info.slide_id))
     folder.publish(folder.tissue(info.slide_id))
     tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
@@ -147,7 +147,9 @@ def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> T
     if manifest["fingerprint"] != job.fingerprint:
         return None
     tally = Tally(**manifest["tally"])
-    return tally if tolerates(tally, job.settings) else None
+    # What was left out as a whole is tried again: the file may be another one now.
+    is_unseen = 0 < tally.n_tiles == tally.n_skipped
+    return tally if tolerates(tally, job.settings) and not is_unseen else None
 
 
 def tolerates(tally: Tally, settings: Settings) -> bool:

@@ -6,7 +6,9 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +29,9 @@ log = logging.getLogger("ccrl_wsi")
 
 LOG_EVERY_SECONDS = 30.0
 FILE_EVERY_SECONDS = 2.0
+OBJECT_EVERY_SECONDS = 15.0
+"""The same in an object store, where every write is paid for."""
+
 PROGRESS_FILE = "progress.json"
 
 
@@ -58,24 +63,32 @@ class Counts:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal, plain lines otherwise, and ``progress.json``."""
+    """A bar with rate and time left on a terminal, plain lines otherwise, and ``progress.json``.
 
-    def __init__(self, n_slides: int, folder: OutputFolder) -> None:
-        self.folder = folder
+    The file is written again and again by a thread, also while nothing ends: who polls it can tell
+    a run that waits from a dead one. ``still_ours`` raises where another run has the folder.
+    """
+
+    def __init__(
+        self, n_slides: int, folder: OutputFolder, still_ours: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder, self.still_ours = folder, still_ours
         self.counts = Counts(n_slides)
         self.tally = Tally()
         self.working: dict[str, tuple[int, int]] = {}
         self.began_at = _now()
         self.began = self.last_line = time.monotonic()
-        self.last_file = -FILE_EVERY_SECONDS
         self.bar: Bar | None = _make_bar() if sys.stderr.isatty() else None
         self.task: TaskID | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, daemon=True, name="progress")
 
     def __enter__(self) -> Progress:
         if self.bar is not None:
             self.bar.start()
             self.task = self.bar.add_task("slides", total=None)
         self._write("running")
+        self._thread.start()
         return self
 
     def __exit__(
@@ -86,6 +99,8 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+        self._ended.set()
+        self._thread.join()
         self._write("done" if kind is None else "stopped")
 
     def say(self, sentence: str) -> None:
@@ -168,7 +183,8 @@ class Progress:
                 "failed": counts.failed,
                 "working": {
                     name: {"partitions_done": done, "partitions": n}
-                    for name, (done, n) in self.working.items()
+                    # A copy: slides come and go while the thread looks.
+                    for name, (done, n) in self.working.copy().items()
                 },
             },
             "partitions": {
@@ -195,8 +211,6 @@ class Progress:
 
     def _show(self, slide_id: str) -> None:
         now = time.monotonic()
-        if now - self.last_file >= FILE_EVERY_SECONDS:
-            self._write("running")
         if self.bar is not None and self.task is not None:
             self.bar.update(
                 self.task,
@@ -226,13 +240,18 @@ class Progress:
             parts.append(f"slowest: {slowest.stage} {slowest.share:.0%}")
         return ", ".join(parts)
 
+    def _keep_writing(self) -> None:
+        is_remote = self.folder.remote is not None
+        while not self._ended.wait(OBJECT_EVERY_SECONDS if is_remote else FILE_EVERY_SECONDS):
+            self._write("running")
+
     def _write(self, state: str) -> None:
         """A run does not end because its progress cannot be told."""
-        self.last_file = time.monotonic()
         if not self.folder.root.is_dir():
             return  # Gone; what is written now would lie in another folder of that name.
         path = self.folder.table(PROGRESS_FILE)
         with suppress(StoreError, StorageError, RunStopped):
+            self.still_ours()
             write_json(path, self.snapshot(state))
             self.folder.publish(path)
 

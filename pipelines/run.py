@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.config import Settings, cell_settings, late_settings, with_absolute_paths
-from ccrl_wsi.errors import ClusterError, ConfigError
+from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
+from ccrl_wsi.store import remove_leftovers
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
 from pipelines.models import find_models
-from pipelines.output_folder import OutputFolder, claim, open_output, read_json, write_json
+from pipelines.output_folder import (
+    OutputFolder,
+    claim_held,
+    made_folder,
+    open_output,
+    read_json,
+    write_json,
+)
 from pipelines.output_lock import held
 from pipelines.progress import Progress
 from pipelines.resolved_settings import resolved, with_device
@@ -68,18 +76,21 @@ def run_cohort(
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models.encoder, models.encoder_fingerprint)
-    folder = claim(out, settings, models.recorded())
-    _warn_of_other_clusters(folder, settings)
+    folder = made_folder(out)
     with held(folder) as lock:
+        claim_held(folder, settings, models.recorded())
+        _warn_of_other_clusters(folder, settings)
+        remove_leftovers(folder.slides)
         setup = make_setup(sources, lock.sign, settings, models)
         retries = settings.compute.retries
         with open_executor(suited(machine, settings), setup, retries) as executor:
             log.info("%d slides on %s", len(sources), executor.description)
             run = CohortRun(folder, settings, models, still_ours=lock.check)
             began = time.monotonic()
-            with Progress(len(sources), folder) as progress:
+            with Progress(len(sources), folder, lock.check) as progress:
                 failures = run.run(sources, executor, progress)
-                failures += finish_cohort(folder, settings, executor, failures, began)
+                until_now = Before(tuple(failures), began)
+                failures += finish_cohort(folder, settings, executor, until_now, lock.check)
         report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
@@ -103,7 +114,8 @@ def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings)
         held(folder) as lock,
         open_executor(machine, make_setup((), lock.sign)) as executor,
     ):
-        failures = finish_cohort(folder, settings, executor, before, time.monotonic())
+        until_now = Before(tuple(before), time.monotonic())
+        failures = finish_cohort(folder, settings, executor, until_now, lock.check)
         report = _report(folder, settings)
     return RunResult(folder, tuple(failures), report)
 
@@ -178,24 +190,47 @@ def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
     return machine.model_copy(update={"workers": workers})
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What there was before the clusters: slides that failed, and when the run began."""
+
+    failures: tuple[Failure, ...]
+    began: float
+
+
 def finish_cohort(
     folder: OutputFolder,
     settings: Settings,
     executor: Executor,
-    failures: Sequence[Failure],
-    began: float,
+    before: Before,
+    still_ours: Callable[[], None],
 ) -> list[Failure]:
-    """Clusters, overlays and tables of all slides that have cells; returns new failures."""
-    codebook: Codebook | None = None
-    new: list[Failure] = []
+    """Clusters, overlays and tables of all slides that have cells; returns new failures.
+
+    ``still_ours`` is asked again and again; it raises what must end the run.
+    """
+    still_ours()
     try:
-        codebook, new = cluster_cohort(folder, settings, executor)
+        codebook, new = _cluster(folder, settings, executor, still_ours)
+        still_ours()
+        seconds = time.monotonic() - before.began
+        write_summary(folder, codebook, [*before.failures, *new], seconds)
+    except (StoreError, OSError):
+        still_ours()  # It is gone or taken over: whatever cannot be read is not damaged.
+        raise
+    return new
+
+
+def _cluster(
+    folder: OutputFolder, settings: Settings, executor: Executor, still_ours: Callable[[], None]
+) -> tuple[Codebook | None, list[Failure]]:
+    try:
+        codebook, new = cluster_cohort(folder, settings, executor, still_ours)
         # Not before: what was refused is nothing to start from.
         write_json(folder.table(LATE_FILE), late_settings(settings))
     except ClusterError as error:
         if not folder.table(LATE_FILE).exists():  # The run's own, which nothing was before.
             write_json(folder.table(LATE_FILE), late_settings(settings))
         log.error("%s", error)
-        new = [Failure("(cohort)", folder.name, "cluster", "", str(error))]
-    write_summary(folder, codebook, [*failures, *new], time.monotonic() - began)
-    return new
+        return None, [Failure("(cohort)", folder.name, "cluster", "", str(error))]
+    return codebook, new

@@ -50,6 +50,7 @@ class SlideState:
 def save_state(folder: OutputFolder, state: SlideState) -> None:
     """Remember ``state``; called last, so that an interrupted step is absent."""
     path = folder.state(state.slide_id)
+    folder.make(path.parent)
     write_json(path, asdict(state))
     folder.publish(path)
     folder.forget(state.slide_id)

@@ -7,9 +7,11 @@ import io
 import sys
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ccrl_wsi.errors import ConfigError, StorageError
 from ccrl_wsi.object_storage import ObjectFolder, is_url
+from pipelines.faults import guarded
 from tests.object_stores import BUCKET, SECRET, empty_memory
 
 
@@ -127,6 +129,20 @@ def test_secrets_of_the_environment_are_not_told(monkeypatch, s3):
         folder._do(fail, "x")
     assert SECRET not in str(failed.value)
     assert "signed with ... for nothing" in str(failed.value)
+
+
+def test_secrets_are_not_in_the_trace_either(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountKey=SEKRIT12345;")
+    folder = ObjectFolder.at(f"memory://{BUCKET}/trace")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("bad connection string AccountKey=SEKRIT12345;")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+    _, fault = guarded(folder.read, "x")
+    assert "the object store failed" in fault.message
+    assert "in read" in fault.trace
+    assert "SEKRIT" not in fault.message + fault.trace
 
 
 def test_paths_are_no_addresses(tmp_path):

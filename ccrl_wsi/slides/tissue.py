@@ -79,6 +79,17 @@ class Tissue:
         seen = Box(left, top, right - left, bottom - top).clipped(self.grid.extent)
         return bool(self.mask[seen.top : seen.bottom, seen.left : seen.right].any())
 
+    def area_in_um2(self, box: Box, grid: PixelGrid) -> float:
+        """Area of the tissue in ``box``, in pixels of ``grid`` (a tile's): square micrometres."""
+        corners = grid.to_level0(np.array([[box.left, box.top], [box.right, box.bottom]]))
+        if self.geometry is not None:
+            seen = shapely.intersection(self.geometry, shapely.box(*corners.ravel()))
+            return float(seen.area * (self.grid.mpp / self.grid.scale) ** 2)
+        (left, top), (right, bottom) = self.grid.from_level0(corners)
+        rows = _overlap(top, bottom, self.grid.height)
+        columns = _overlap(left, right, self.grid.width)
+        return float(rows @ self.mask @ columns * self.grid.mpp**2)
+
     def to_npz(self, path: Path) -> None:
         """Write a file that :meth:`from_npz` reads, without pickle."""
         grid = self.grid
@@ -120,6 +131,13 @@ def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings)
     scanned = shapely.box(bounds.left, bounds.top, bounds.right, bounds.bottom)
     regions = shapely.intersection(read_regions(info, settings), scanned)
     return Tissue(_drawn(regions, grid), grid, regions)
+
+
+def _overlap(first: float, last: float, n: int) -> FloatArray:
+    """How much of each of ``n`` pixels in a row lies between two places: (n,), 0 to 1."""
+    places = np.arange(n)
+    share: FloatArray = np.minimum(places + 1, last) - np.maximum(places, first)
+    return share.clip(0, 1)
 
 
 def _drawn(regions: Any, grid: PixelGrid) -> BoolArray:

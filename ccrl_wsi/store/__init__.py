@@ -14,6 +14,7 @@ from ccrl_wsi.store.heading import fetch_heading
 from ccrl_wsi.store.ids import cell_uuids
 from ccrl_wsi.store.labels import drop_labels, write_labels
 from ccrl_wsi.store.layout import Chunking, StoreDescription
+from ccrl_wsi.store.placing import remove_leftovers
 from ccrl_wsi.store.published import fetch_store, publish_changed_store, publish_new_store
 from ccrl_wsi.store.read import CellBatch, SlideStore, open_store
 from ccrl_wsi.store.seal import is_sealed, seal_store
@@ -39,6 +40,7 @@ __all__ = [
     "open_store",
     "publish_changed_store",
     "publish_new_store",
+    "remove_leftovers",
     "seal_store",
     "telling_damage",
     "update_description",

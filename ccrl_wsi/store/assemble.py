@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from ccrl_wsi.store.encoding import (
 )
 from ccrl_wsi.store.ids import cell_keys, cell_uuids, count_repeats
 from ccrl_wsi.store.layout import Chunking, StoreDescription
-from ccrl_wsi.store.seal import seal_store
+from ccrl_wsi.store.placing import new_store
 from ccrl_wsi.store.shapes import OutlineWriter
 
 _FIXED_COLUMNS: dict[str, Any] = {
@@ -59,8 +58,9 @@ def assemble_store(
 ) -> int:
     """Write the store ``path`` from parts in grid order and seal it; returns the number of cells.
 
-    The store appears under its name when it is complete, in place of an older one. Equal parts
-    and descriptions give equal files, byte for byte.
+    The store appears under its name when it is complete, in place of an older one; one with the
+    same cells stays, with its clusters. Equal parts and descriptions give equal files, byte for
+    byte.
 
     Raises
     ------
@@ -68,18 +68,9 @@ def assemble_store(
         If there is no part, one is damaged, or one was computed with other settings.
     """
     sizes = _measure(part_paths, description)
-    temporary, aside = (path.with_name(f".{path.name}.{suffix}") for suffix in ("partial", "old"))
     try:
-        for left_over in (temporary, aside):
-            shutil.rmtree(left_over, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _write(temporary, part_paths, description, sizes, chunking or Chunking())
-        seal_store(temporary)
-        if path.exists():
-            # A folder cannot be replaced in one step: the old one steps aside and goes last.
-            path.rename(aside)
-        temporary.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        with new_store(path, description) as folder:
+            _write(folder, part_paths, description, sizes, chunking or Chunking())
     except OSError as error:
         raise StoreError(
             f"Cannot write {path}: {error.strerror or error}. Check free space and permissions."

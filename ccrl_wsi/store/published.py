@@ -8,11 +8,14 @@ nothing yet, and is made anew.
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.object_storage import ObjectFolder
 from ccrl_wsi.store.layout import BROKEN, METADATA, SEAL
+from ccrl_wsi.store.placing import same_files
 from ccrl_wsi.store.seal import read_seal
 
 
@@ -37,11 +40,16 @@ def fetch_store(objects: ObjectFolder, name: str, path: Path) -> None:
 
 
 def publish_new_store(objects: ObjectFolder, name: str, path: Path) -> None:
-    """Write the sealed store ``path`` as ``name``, in place of whatever is there."""
+    """Write the sealed store ``path`` as ``name``, in place of whatever is there.
+
+    A whole store with the same cells stays as it is, with its clusters.
+    """
     there, seal = objects.inside(name), (path / SEAL).read_bytes()
     files = set(read_seal(path))
     if _content(there, SEAL) == seal and set(there.walk()) == files | {SEAL}:
         return  # Another worker was given the same slide, and was faster.
+    if _has_same_cells(there, path):
+        return  # That was long ago: there are clusters already, or they are being written.
     there.delete([SEAL])
     there.delete([BROKEN])
     _write(there, path, files, seal)
@@ -71,6 +79,28 @@ def _write(there: ObjectFolder, path: Path, files: set[str], seal: bytes) -> Non
         there.put_files(path, [file for file in metadata if file.count("/") == depth])
     there.delete(file for file in there.walk() if file not in own)
     there.write(SEAL, seal)
+
+
+def _has_same_cells(there: ObjectFolder, path: Path) -> bool:
+    sealed, broken = _content(there, SEAL), _content(there, BROKEN)
+    sums, new = _sums(sealed if sealed is not None else broken), read_seal(path)
+    if not same_files(new, sums) or _identity(_content(there, METADATA)) != _identity(
+        (path / METADATA).read_bytes()
+    ):
+        return False
+    # A store that is being clustered changes; its cells do not.
+    wanted = sums if sealed is not None else {n: sums[n] for n in new if not n.endswith(METADATA)}
+    contents = ((n, _content(there, n)) for n in wanted)
+    return all(c is not None and sha256(c).hexdigest() == wanted[n] for n, c in contents)
+
+
+def _identity(metadata: bytes | None) -> tuple[Any, Any] | None:
+    """What a store says of the settings of its cells, and of tiles that were left out."""
+    try:
+        ccrl = json.loads(metadata or b"")["attributes"]["ccrl"]
+        return ccrl["fingerprint"], ccrl["notes"].get("n_tiles_skipped")
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _content(there: ObjectFolder, name: str) -> bytes | None:

@@ -67,6 +67,11 @@ def read_seal(path: Path) -> dict[str, str]:
     return _read_sums(path / SEAL)
 
 
+def known_sums(path: Path) -> dict[str, str]:
+    """As :func:`read_seal`; of a store whose clusters are being written, what it had before."""
+    return _read_sums(path / (SEAL if is_sealed(path) else BROKEN))
+
+
 def changed_files(path: Path) -> list[str]:
     """One sentence for each file that is missing, extra or changed since the seal."""
     sealed = read_seal(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import logging
 import os
 import shutil
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ccrl_wsi.errors import StoreError
+from ccrl_wsi.errors import SlideError, StoreError
+from ccrl_wsi.slides.openslide_reader import OpenSlideReader
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
-from pipelines import cli
+from pipelines import cli, second_reading
 from pipelines.machines import SerialMachine
 from pipelines.output_folder import open_output, write_text
 from pipelines.run import run_cohort
@@ -86,6 +88,11 @@ def test_a_bad_slide_fails_alone(run, slide_file, tmp_path, kind):
     assert verify_output(tmp_path / "out")[0] == []
 
 
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr(second_reading, "PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def spoilt(slide_file, tmp_path) -> Path:
     """The drawn slide with one tile of the file that cannot be decoded."""
@@ -116,11 +123,20 @@ def test_bad_tiles_are_left_out_and_counted_where_the_user_wants_it(
     assert "tiles cannot be decoded and were left out" in said
     found, wanted = (open_store(o / "slides/drawn.zarr") for o in (tmp_path / "out", whole))
     n_skipped = found.attrs["notes"]["n_tiles_skipped"]
+    tissue, all_tissue = (store.attrs["notes"]["tissue_mm2"] for store in (found, wanted))
     assert 0 < n_skipped < 12
     with (tmp_path / "out" / "slides.csv").open() as file:
         [row] = csv.DictReader(file)
     assert int(row["n_tiles_skipped"]) == n_skipped
     assert f"{n_skipped} of 12 tiles" in row["warnings"]
+    # Nobody has looked at the tissue there: it does not thin the cells out.
+    assert 0 < tissue < all_tissue
+    assert float(row["tissue_mm2"]) == pytest.approx(tissue, abs=1e-6)
+    assert float(row["cells_per_mm2"]) == pytest.approx(found.n_cells / tissue, rel=1e-3)
+    areas = [
+        json.loads((o / "progress.json").read_text())["mm2"] for o in (tmp_path / "out", whole)
+    ]
+    assert areas[0] < areas[1]
     # Elsewhere nothing is different.
     places = {tuple(c) for c in found.centroids().tolist()}
     assert 0 < len(places) < wanted.n_cells
@@ -131,6 +147,44 @@ def test_bad_tiles_are_left_out_and_counted_where_the_user_wants_it(
     assert failures(tmp_path / "out")[0]["stage"] == "read"
     assert load_states(open_output(tmp_path / "out")) == []
     assert len((tmp_path / "out" / "slides.csv").read_text().splitlines()) == 1
+
+
+def test_a_slide_of_which_no_tile_can_be_decoded_fails_until_it_is_mended(
+    run, slide_file, tmp_path, monkeypatch
+):
+    skip = ("slides.on_bad_tile=skip",)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenSlideReader, "read", unreadable_at(slide_file, times=10**6))
+        code, said = run(slide_file, settings=skip)
+    assert code == 1
+    [failure] = failures(tmp_path / "out")
+    assert failure["stage"] == "read"
+    assert "none of its 12 tiles can be decoded" in failure["message"]
+    assert run(slide_file, settings=skip)[0] == 0
+    assert verify_output(tmp_path / "out")[0] == []
+
+
+def test_pixels_are_read_once_more_before_a_tile_is_left_out(
+    run, slide_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(OpenSlideReader, "read", unreadable_at(slide_file, times=1))
+    code, said = run(slide_file, settings=("slides.on_bad_tile=skip",))
+    assert code == 0
+    store = open_store(tmp_path / "out/slides/drawn.zarr")
+    assert store.attrs["notes"]["n_tiles_skipped"] == 0
+
+
+def unreadable_at(path: Path, times: int):
+    """A reader whose first ``times`` reads of tiles are errors; the overview can be read."""
+    read, failed = OpenSlideReader.read, []
+
+    def read_or_fail(self, box, grid):
+        if grid.mpp < 1 and len(failed) < times:
+            failed.append(box)
+            raise SlideError(f"{path} is away")
+        return read(self, box, grid)
+
+    return read_or_fail
 
 
 def test_a_mended_slide_is_all_that_is_run_again(run, slide_file, tmp_path):

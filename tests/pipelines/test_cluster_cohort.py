@@ -242,3 +242,22 @@ def test_a_full_disk_is_no_damage(tmp_path):
     assert "Delete" not in str(told.value)
     with pytest.raises(StoreError, match="Delete"), telling_damage(tmp_path):
         raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_store_that_lost_its_clusters_gets_them_back(out):
+    codebook = load_codebook(out)
+    again(out, "clusters.k=4")
+    older = shutil.copytree(out / "slides" / "dark.zarr", out.parent / "older.zarr")
+    again(out)
+    for late in (older, None):
+        # A worker that was taken for dead ends, and its store takes the place of the finished one.
+        path = out / "slides" / "dark.zarr"
+        if late is not None:
+            shutil.rmtree(path)
+            shutil.copytree(late, path)
+        else:
+            (path / "ccrl-seal.json").rename(path / "ccrl-seal.json.broken")
+        assert verify_output(out)[0] != []
+        again(out)
+        assert verify_output(out)[0] == []
+    assert {s.attrs["clusters"]["codebook"] for s in stores(out)} == {codebook.fingerprint}

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +114,30 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_lock_alone(tmp_path):
         with pytest.raises(RunStopped, match=re.escape("4711 on another-computer since")):
             lock.check()
     assert json.loads((tmp_path / ".lock").read_text())["run"] == "abc"
+
+
+def test_a_run_that_stood_still_looks_before_it_trusts_its_beats(tmp_path, monkeypatch):
+    # Beats that never come again are those of a process that has just been woken.
+    monkeypatch.setattr(FolderLock, "_keep_beating", lambda self: None)
+    with exclusive(tmp_path) as lock:
+        write(tmp_path, ELSEWHERE)
+        time.sleep(3 * folder_lock.BEAT_SECONDS)
+        with pytest.raises(RunStopped, match="4711 on another-computer"):
+            lock.check()
+
+
+def test_a_dead_number_of_another_computer_of_the_same_name_says_nothing(tmp_path):
+    here = replace(folder_lock._this_process(), process=2**22 + 1)
+    assert folder_lock._has_ended_here(here)
+    assert not folder_lock._has_ended_here(replace(here, computer="another"))
+
+
+def test_a_mount_is_found_by_whole_names(monkeypatch):
+    kinds = [("/", "ext4"), ("/data/co", "nfs4")]
+    mounts = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in kinds]
+    monkeypatch.setattr(folder_lock.psutil, "disk_partitions", lambda all: mounts)
+    assert not folder_lock._is_shared(Path("/data/cohort/out"))
+    assert folder_lock._is_shared(Path("/data/co/out"))
 
 
 def test_a_folder_that_is_gone_ends_the_run(tmp_path):

@@ -9,11 +9,14 @@ import time
 
 import pytest
 
+from ccrl_wsi.errors import RunStopped
 from ccrl_wsi.slides.slide_list import list_slides
+from pipelines import progress
 from pipelines.bottleneck import find_bottleneck
 from pipelines.jobs import Tally
 from pipelines.machines import SerialMachine
-from pipelines.progress import Counts
+from pipelines.output_folder import OutputFolder
+from pipelines.progress import Counts, Progress
 from pipelines.run import run_cohort
 from tests.pipelines.conftest import SMOKE
 
@@ -55,6 +58,41 @@ def test_a_finished_run_says_so_in_numbers(slide_file, smoke, tmp_path):
     again = json.loads((tmp_path / "progress.json").read_text())
     assert again["slides"]["there_already"] == 1
     assert again["cells"] == 0
+
+
+def test_the_file_says_that_a_run_lives_also_while_nothing_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "FILE_EVERY_SECONDS", 0.02)
+    file, owner = tmp_path / "progress.json", ["us"]
+
+    def still_ours():
+        if owner != ["us"]:
+            raise RunStopped("Another run took the folder over.")
+
+    with Progress(3, OutputFolder(tmp_path), still_ours) as told:
+        assert read(file)["state"] == "running"
+        before, deadline = file.stat().st_mtime_ns, time.monotonic() + 10
+        while file.stat().st_mtime_ns == before:
+            time.sleep(0.01)
+            assert time.monotonic() < deadline
+        told.counts.done = 2
+        while read(file)["slides"]["done"] != 2:
+            time.sleep(0.01)
+            assert time.monotonic() < deadline
+        # The file is the other run's now, to the last word.
+        owner[:] = ["them"]
+        time.sleep(0.1)
+        file.write_text("{}")
+        time.sleep(0.1)
+        assert file.read_text() == "{}"
+        owner[:] = ["us"]
+    assert read(file)["state"] == "done"
+    last = file.stat().st_mtime_ns
+    time.sleep(0.1)
+    assert file.stat().st_mtime_ns == last
+
+
+def read(file):
+    return json.loads(file.read_text())
 
 
 def test_sigterm_ends_a_run_in_order_and_the_file_says_stopped(slide_file, tmp_path):

@@ -292,3 +292,18 @@ def test_a_thumbnail_of_a_huge_single_level_is_read_in_pieces(monkeypatch):
     assert isinstance(thumbnail, Thumbnail)
     assert (thumbnail.rgb[:93, :156] == 200).all()
     assert max(sizes) <= 512**2
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+def test_areas_in_boxes_that_cover_the_slide_are_together_the_area(widths, seed):
+    mask = np.random.default_rng(seed).random((9, 11)) < 0.5
+    tissue = Tissue(mask, PixelGrid(8.0, 16.0, (0, 0), 11, 9))
+    grid = PixelGrid(0.5, 1.0, (0, 0), 11 * 16, 9 * 16)
+    cuts = [*np.minimum(np.cumsum([0, *widths]), grid.width), grid.width]
+    boxes = [Box(int(a), 0, int(b - a), 9 * 16) for a, b in zip(cuts, cuts[1:], strict=False)]
+    drawn = Tissue(mask, tissue.grid, shapely.box(10, 20, 100, 90))
+    for one in (tissue, drawn):
+        areas = [one.area_in_um2(box, grid) for box in boxes]
+        assert sum(areas) == pytest.approx(one.area_um2)
+    assert tissue.area_in_um2(Box(0, 0, 16, 16), grid) == mask[0, 0] * 64
+    assert tissue.area_in_um2(Box(0, 0, 8, 16), grid) == mask[0, 0] * 32
