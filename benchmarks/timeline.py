@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        slide = asked.slide or draw(4096 // BLOCK_PX, Path(folder))
+        slide = asked.slide or draw((4096 // BLOCK_PX, 4096 // BLOCK_PX), Path(folder))
         job = middle_job(slide, Path(folder) / "out", asked.overrides)
         tally, events = observe(replace(job, target=job.target.with_suffix(".seen")))
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import dask
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
 from distributed.security import Security
@@ -17,6 +18,7 @@ from distributed.system import MEMORY_LIMIT
 
 from ccrl_wsi.errors import ConfigError, RunStopped
 from pipelines.freed_memory import ONE_ARENA
+from pipelines.lanes import CORES
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -48,8 +50,8 @@ def library_threads(partitions_at_once: int) -> dict[str, str]:
 
     ``partitions_at_once`` are those of this computer.
     """
-    share = max(1, cpu_count() // partitions_at_once)
-    return {**dict.fromkeys(ONE_THREAD, str(share)), **ONE_ARENA}
+    share = str(max(1, cpu_count() // partitions_at_once))
+    return {**dict.fromkeys(ONE_THREAD, share), CORES: share, **ONE_ARENA}
 
 
 class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -185,6 +187,7 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
         )
     options = {"nthreads": machine.threads, "memory_limit": machine.memory_limit}
     chosen = visible[: machine.gpus or len(visible)]
+    environment = library_threads(len(chosen) * machine.threads)
     workers = {
         f"gpu{gpu}": {
             "cls": Nanny,
@@ -192,14 +195,20 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
                 **options,
                 "host": "127.0.0.1",
                 "resources": {"GPU": machine.threads},
-                "env": {"CUDA_VISIBLE_DEVICES": gpu},
+                "env": {**environment, "CUDA_VISIBLE_DEVICES": gpu},
             },
         }
         for gpu in chosen
     }
     options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_dashboard(machine)}
     scheduler = {"cls": Scheduler, "options": options}
-    return SpecCluster(scheduler=scheduler, workers=workers)
+    # What the C library and BLAS read when they are loaded has to be there before a worker is.
+    early = {
+        f"distributed.nanny.pre-spawn-environ.{name}": environment[name]
+        for name in (*ONE_THREAD, *ONE_ARENA)
+    }
+    with dask.config.set(early):
+        return SpecCluster(scheduler=scheduler, workers=workers)
 
 
 def visible_gpus() -> list[str]:
