@@ -5,7 +5,9 @@
 Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). The
 partition in the middle of the slide is done twice, first to warm up. Written are ``timeline.png``
 and ``timeline.json``, which chrome://tracing and https://ui.perfetto.dev open. Printed is how
-busy each lane was; the busiest one binds.
+busy each lane was; the busiest one binds. Loading and writing are in the picture, not in the
+seconds per mm2. A GPU's bars are as long as its work took and end where its maps were fetched,
+which may be later than it ended.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from measured import Table
 from whole_job import BLOCK_PX, draw
 
 from ccrl_wsi.config import load_settings
@@ -107,6 +110,19 @@ def draw_timeline(events: Sequence[Event], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def table_of(tally: Tally) -> Table:
+    """How busy each lane was, from the first tile to the last embedding."""
+    area_mm2 = tally.area_mm2
+    per_mm2 = tally.wall_seconds / area_mm2
+    table = Table(
+        f"{area_mm2:.2f} mm2, {tally.n_cells} cells, {per_mm2:.2f} s/mm2 but for load and write",
+        ("lane", "s/mm2", "share of the time"),
+    )
+    for lane, share in tally.lane_shares().items():
+        table.row(lane, share * per_mm2, share)
+    return table
+
+
 def main() -> None:
     """Read the command line, do the partition, write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -121,10 +137,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     write_trace(events, asked.out / "timeline.json")
     draw_timeline(events, asked.out / "timeline.png")
-    per_mm2 = tally.wall_seconds / tally.area_mm2
-    print(f"{tally.area_mm2:.2f} mm2, {tally.n_cells} cells, {per_mm2:.2f} s/mm2")
-    for lane, share in tally.lane_shares().items():
-        print(f"  {lane:8} busy {share:4.0%} of the time")
+    table_of(tally).publish("timeline")
 
 
 if __name__ == "__main__":

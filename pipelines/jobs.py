@@ -102,7 +102,7 @@ class Tally:
         From the first tile to the last embedding. Partitions done at the same time count in full.
     wall_seconds, device_seconds
         The same, shared by the partitions that a process does at the same time; and of that, how
-        long its GPU was busy with the segmenter's network.
+        long its GPU was at the segmenter's work, pauses between its kernels included.
     """
 
     n_cells: int = 0

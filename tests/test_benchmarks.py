@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ccrl_wsi.geometry import Box
+from pipelines.jobs import Tally
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -83,3 +84,16 @@ def test_nuclei_are_alike_to_a_hundredth(benchmark):
     assert share_alike(labels, other) == 1
     other[0, :10] = 0
     assert share_alike(labels, other) == 0.5
+
+
+def test_lanes_are_told_per_area(benchmark):
+    tally = Tally(
+        n_cells=7,
+        area_mm2=2.0,
+        lane_seconds={"read": 1.0, "network": 0.1},
+        elapsed_seconds=4.0,
+        wall_seconds=4.0,
+        device_seconds=3.0,
+    )
+    table = benchmark("timeline").table_of(tally)
+    assert table.rows == [("read", 0.5, 0.25), ("network", 1.5, 0.75)]

@@ -73,6 +73,19 @@ def test_windows_put_together_are_one_pass_over_the_image(fast_network):
     assert (one["types"] == several["types"]).mean() > 0.999
 
 
+def test_the_same_number_of_threads_gives_the_same_bits_and_another_only_rounds(fast_network):
+    rgb, threads = np.random.default_rng(2).integers(0, 255, (24, 40, 3), np.uint8), []
+    before = torch.get_num_threads()
+    try:
+        for n in (1, 2, 1, 2):
+            torch.set_num_threads(n)
+            threads.append(as_segmenter(fast_network).predict_maps(rgb)["probability"])
+    finally:
+        torch.set_num_threads(before)
+    assert [threads[i].tobytes() == threads[i + 2].tobytes() for i in (0, 1)] == [True, True]
+    assert abs(threads[0] - threads[1]).max() < 1e-5
+
+
 def test_a_network_made_fast_says_the_same_and_may_compute_in_bfloat16(fast_network):
     rgb = np.random.default_rng(1).integers(0, 255, (24, 40, 3), np.uint8)
     fast = copy.deepcopy(fast_network)

@@ -292,3 +292,16 @@ def test_threads_that_ask_at_once_share_a_gpus_streams(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(tile_maps._streams, ["cuda"] * 4))
     assert len(found) == 1
+
+
+def test_threads_change_no_bit_of_what_compact_says():
+    rgb, threads = noise((200, 260)), torch.get_num_threads()
+    segmenter = load_compact(NucleiSettings(segmenter="compact"), "cpu")
+    try:
+        said = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            said.append(segmenter.predict_maps(rgb).tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(said)) == 1
