@@ -144,23 +144,31 @@ def _start(machine: MachineSettings) -> SpecCluster:
 
 def _local(machine: LocalMachine) -> LocalCluster:
     workers = machine.workers or fitting_workers()
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=machine.threads,
-        memory_limit=machine.memory_limit,
-        host="127.0.0.1",
-        dashboard_address=machine.dashboard,
-        scheduler_kwargs={"allowed_failures": DEATHS, **_dashboard(machine)},
-        env=library_threads(workers * machine.threads),
-        silence_logs=40,
-    )
+    environment = library_threads(workers * machine.threads)
+    with dask.config.set(_before_it_starts(environment)):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=machine.threads,
+            memory_limit=machine.memory_limit,
+            host="127.0.0.1",
+            dashboard_address=machine.dashboard,
+            scheduler_kwargs={"allowed_failures": DEATHS, **_dashboard(machine)},
+            env=environment,
+            silence_logs=40,
+        )
+
+
+def _before_it_starts(environment: dict[str, str]) -> dict[str, str]:
+    """What the C library and BLAS read when they are loaded must be there before a worker is."""
+    names = (*ONE_THREAD, *ONE_ARENA)
+    return {f"distributed.nanny.pre-spawn-environ.{name}": environment[name] for name in names}
 
 
 def fitting_workers(memory_gib: float = MEMORY_OF_A_WORKER_GIB) -> int:
     """As many processes as this computer has cores and memory for, at least one.
 
-    ``memory_gib`` is what one of them needs.
-    Limits of containers and batch systems count as the computer's own.
+    ``memory_gib`` is what one of them needs. Limits of containers and batch systems count as
+    this computer's.
     """
     cores: int = cpu_count()
     return max(1, min(cores, int(MEMORY_LIMIT // (memory_gib * 2**30))))
@@ -202,12 +210,7 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
     }
     options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_dashboard(machine)}
     scheduler = {"cls": Scheduler, "options": options}
-    # What the C library and BLAS read when they are loaded has to be there before a worker is.
-    early = {
-        f"distributed.nanny.pre-spawn-environ.{name}": environment[name]
-        for name in (*ONE_THREAD, *ONE_ARENA)
-    }
-    with dask.config.set(early):
+    with dask.config.set(_before_it_starts(environment)):
         return SpecCluster(scheduler=scheduler, workers=workers)
 
 
