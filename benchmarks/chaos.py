@@ -13,6 +13,7 @@ for byte, those of a run in one process that nobody disturbed, and `verify` must
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -58,12 +59,18 @@ def draw_cohort(folder: Path, n_slides: int) -> list[Path]:
 
 
 def start_driver(slides: Sequence[Path], out: Path, on: str) -> subprocess.Popen[str]:
-    """`ccrl-wsi run` in a process group of its own; what it says goes to ``out``.log."""
+    """`ccrl-wsi run` in a process group of its own; what it says goes to ``out``.log.
+
+    It stands in the folder of ``out`` and is told relative paths, as people do.
+    """
     options = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.cli", "run", *map(str, slides), "-o", str(out)]
+    names = [os.path.relpath(slide, out.parent) for slide in slides]
+    command = [sys.executable, "-m", "pipelines.cli", "run", *names, "-o", out.name]
     with out.with_suffix(".log").open("a") as log:
         return subprocess.Popen(
             [*command, *options, "--on", on],
+            cwd=out.parent,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             stdout=log,
             stderr=log,
             text=True,
@@ -103,8 +110,11 @@ class Cluster:
         self.start()
 
     def kill_scheduler(self) -> None:
-        """SIGKILL to the scheduler; its workers go with it. Both start anew."""
+        """SIGKILL to the scheduler alone; its workers live on for a while. All start anew."""
         assert self.scheduler is not None
+        self.scheduler.kill()
+        self.scheduler.wait()
+        time.sleep(1)
         self.stop()
         self.start()
 
@@ -119,7 +129,14 @@ class Cluster:
     def _dask(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / "dask.log").open("ab") as log:
             command = [sys.executable, "-m", "dask", *arguments]
-            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 def _address(file: Path) -> str:
@@ -165,10 +182,14 @@ def run_and_kill(
         cluster.kill_scheduler()
     else:
         driver.send_signal(signal.SIGKILL)
+        cluster.kill_worker()  # A worker that joins when the driver is gone must stay.
     code = driver.wait(timeout=WAIT_SECONDS)
     if victim == "worker" and code != 0:
         return was_running, f"the run ended with exit code {code}"
-    if victim == "scheduler" and was_running and code not in (0, 1):
+    said = out.with_suffix(".log").read_text()
+    if "Traceback" in said:
+        return was_running, "the run ended with a traceback"
+    if victim == "scheduler" and code and (code != 1 or "stopped answering" not in said):
         return was_running, f"the run without scheduler ended with exit code {code}"
     code = start_driver(slides, out, cluster.address).wait(timeout=WAIT_SECONDS)
     return was_running, "" if code == 0 else f"the second run ended with exit code {code}"

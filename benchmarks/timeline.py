@@ -23,7 +23,7 @@ from ccrl_wsi.config import load_settings
 from ccrl_wsi.records import SlideSource
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.models import find_models
-from pipelines.output_folder import OutputFolder
+from pipelines.output_folder import made_folder
 from pipelines.partitions import run_partition
 from pipelines.plan import identify_slide, job_of, plan_slide
 from pipelines.resolved_settings import resolved
@@ -45,7 +45,7 @@ def middle_job(slide: Path, folder: Path, overrides: Sequence[str]) -> Partition
     opened = identify_slide(
         SlideSource(slide, slide.stem), settings, find_models(settings).fingerprints
     )
-    out = OutputFolder(folder)
+    out = made_folder(folder)
     plan = plan_slide(opened, settings, out)
     job = job_of(plan, plan.partitions[len(plan.partitions) // 2], settings, out)
     job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        slide = asked.slide or draw(4096 // BLOCK_PX, Path(folder))
+        slide = asked.slide or draw((4096 // BLOCK_PX, 4096 // BLOCK_PX), Path(folder))
         job = middle_job(slide, Path(folder) / "out", asked.overrides)
         tally, events = observe(replace(job, target=job.target.with_suffix(".seen")))
     asked.out.mkdir(parents=True, exist_ok=True)

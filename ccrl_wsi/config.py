@@ -141,7 +141,8 @@ class NucleiSettings(Section):
         4,
         ge=1,
         description="On a GPU, windows of 1024 x 1024 px the network takes at once, or as many "
-        "pixels in others. CPU cores take one window.",
+        "pixels in others. CPU cores take one window. A TIAToolbox ModelABC takes so many windows "
+        "at once, of whatever size, on every device.",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."

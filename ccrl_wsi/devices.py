@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from ccrl_wsi.errors import ConfigError
@@ -9,6 +10,11 @@ from ccrl_wsi.errors import ConfigError
 if TYPE_CHECKING:
     import torch
     from torch.nn import Module
+
+
+ASKING_GPU = Lock()
+"""Held while a GPU is given a tile or a batch: work of two threads in turns would make each one's
+time that of both."""
 
 
 def resolve_device(name: str) -> str:

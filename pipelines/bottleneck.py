@@ -32,9 +32,15 @@ def find_bottleneck(tally: Tally) -> Bottleneck | None:
     """What holds the tally's partitions up most; None where nothing took time.
 
     Lanes work side by side, so that the longest of them binds; what lies outside them comes on top.
+    A network on a GPU is asked in no time: what counts is how long the GPU took.
     """
     busy = dict(tally.lane_seconds)
     busy |= {stage: s for stage, s in tally.seconds.items() if stage in ("embed", "load")}
+    if tally.device_seconds:
+        # Partitions done at the same time share the GPU, and so they do here what is theirs.
+        at_once = tally.elapsed_seconds / tally.wall_seconds if tally.wall_seconds else 1.0
+        busy = {stage: seconds / max(at_once, 1.0) for stage, seconds in busy.items()}
+        busy["network"] = tally.device_seconds
     total = sum(busy.values())
     if total <= 0:
         return None

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
+import dask
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, RunStopped
 from pipelines.freed_memory import ONE_ARENA
+from pipelines.lanes import CORES
 from pipelines.machines import (
     AddressMachine,
     GpuMachine,
@@ -26,7 +26,8 @@ from pipelines.machines import (
     MachineSettings,
     SlurmMachine,
 )
-from pipelines.worker_setup import WorkerSetup, problems_here
+from pipelines.worker_setup import WorkerSetup
+from pipelines.worker_watch import Watch, telling_lost, watched
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -49,8 +50,8 @@ def library_threads(partitions_at_once: int) -> dict[str, str]:
 
     ``partitions_at_once`` are those of this computer.
     """
-    share = max(1, cpu_count() // partitions_at_once)
-    return {**dict.fromkeys(ONE_THREAD, str(share)), **ONE_ARENA}
+    share = str(max(1, cpu_count() // partitions_at_once))
+    return {**dict.fromkeys(ONE_THREAD, share), CORES: share, **ONE_ARENA}
 
 
 class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -63,91 +64,61 @@ class LeaveInterruptsToTheDriver(WorkerPlugin):  # type: ignore[misc]  # distrib
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class LateWorkers(WorkerPlugin):  # type: ignore[misc]
-    """Loads what a worker that joins later needs, before it gets work; what does not fit leaves."""
+class Workers(NamedTuple):
+    """Who works: a client, what a partition must ask for now, and what is known of the others."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self.worker_setup = setup
-
-    async def setup(self, worker: Any) -> None:
-        """Runs once in each worker."""
-        problems = await asyncio.to_thread(problems_here, self.worker_setup)
-        if problems:
-            log.error("This worker does not fit the run and leaves: %s.", "; ".join(problems))
-            worker.loop.add_callback(worker.close, reason="it does not fit the run")
+    client: Client
+    resources: Callable[[], dict[str, int]]
+    watch: Watch
 
 
 @contextmanager
-def connect(
-    machine: MachineSettings, setup: WorkerSetup | None = None
-) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A client with workers that fit, and the resources a partition must ask for.
+def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Iterator[Workers]:
+    """Workers that fit.
 
     Raises
     ------
     ConfigError
         If nothing answers, no worker comes, one does not fit, or a package is missing.
+    RunStopped
+        If the scheduler goes away meanwhile.
     """
     if isinstance(machine, AddressMachine):
-        with _reach(machine) as client:
-            _say_if_nobody_works(client, machine.address)
-            with _prepared(client, setup):
-                yield client, {"GPU": 1} if _announces_gpu(client) else {}
+        with _reach(machine) as client, _told_once():
+            with telling_lost(client):
+                _say_if_nobody_works(client, machine.address)
+            with watched(client, setup) as watch:
+                # Workers with GPUs may come and go.
+                yield Workers(client, lambda: GPU if _announces_gpu(client) else {}, watch)
         return
-    with _started(machine) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        _started(machine) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        _told_once(),
+    ):
         client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
         if getattr(machine, "dashboard", None):
             log.info("Dask's dashboard: %s", client.dashboard_link)
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
-        try:
-            with _prepared(client, setup):
-                yield client, {"GPU": 1} if has_gpu else {}
-        except KeyboardInterrupt:
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            raise
+        with watched(client, setup) as watch:
+            yield Workers(client, lambda: GPU if has_gpu else {}, watch)
 
 
 @contextmanager
-def _prepared(client: Client, setup: WorkerSetup | None) -> Iterator[None]:
-    """Workers that were looked at; those that come later are looked at when they do.
-
-    Raises
-    ------
-    ConfigError
-        If one that is there does not fit.
-    """
-    if setup is None:
-        yield
-        return
-    _check_workers(client, setup)
-    name = f"ccrl-wsi-{uuid4().hex}"
-    client.register_plugin(LateWorkers(setup), name=name)
+def _told_once() -> Iterator[None]:
+    """Whoever ends a run, or loses its scheduler, hears of it once; not from every part of Dask."""
     try:
         yield
-    finally:
-        # The scheduler may outlive the run, and may be gone.
-        with suppress(OSError, TimeoutError, ValueError):
-            if client.status == "running":
-                client.unregister_worker_plugin(name)
+    except (KeyboardInterrupt, SystemExit, RunStopped):
+        for name in list(logging.root.manager.loggerDict):
+            if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        raise
 
 
-def _check_workers(client: Client, setup: WorkerSetup) -> None:
-    answers = client.run(problems_here, setup, on_error="return")
-    unfit = {}
-    for worker, answer in answers.items():
-        if isinstance(answer, Exception):
-            # Most often the package is not there at all.
-            unfit[worker] = f"it cannot be asked ({type(answer).__name__}: {answer})"
-        elif answer:
-            unfit[worker] = "; ".join(answer)
-    if unfit:
-        worker, said = min(unfit.items())
-        more = f" So do {len(unfit) - 1} others." if len(unfit) > 1 else ""
-        raise ConfigError(
-            f"The worker {worker} does not fit: {said}.{more} Give all workers the same "
-            "environment, weights and file systems as this computer, and start them again."
-        )
+GPU = {"GPU": 1}
+"""What a partition asks for where workers announce GPUs."""
 
 
 @contextmanager
@@ -216,6 +187,7 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
         )
     options = {"nthreads": machine.threads, "memory_limit": machine.memory_limit}
     chosen = visible[: machine.gpus or len(visible)]
+    environment = library_threads(len(chosen) * machine.threads)
     workers = {
         f"gpu{gpu}": {
             "cls": Nanny,
@@ -223,14 +195,20 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
                 **options,
                 "host": "127.0.0.1",
                 "resources": {"GPU": machine.threads},
-                "env": {"CUDA_VISIBLE_DEVICES": gpu},
+                "env": {**environment, "CUDA_VISIBLE_DEVICES": gpu},
             },
         }
         for gpu in chosen
     }
     options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_dashboard(machine)}
     scheduler = {"cls": Scheduler, "options": options}
-    return SpecCluster(scheduler=scheduler, workers=workers)
+    # What the C library and BLAS read when they are loaded has to be there before a worker is.
+    early = {
+        f"distributed.nanny.pre-spawn-environ.{name}": environment[name]
+        for name in (*ONE_THREAD, *ONE_ARENA)
+    }
+    with dask.config.set(early):
+        return SpecCluster(scheduler=scheduler, workers=workers)
 
 
 def visible_gpus() -> list[str]:

@@ -253,8 +253,8 @@ def check_dask() -> Check:
     from pipelines.dask_clusters import connect
 
     try:
-        with connect(LocalMachine(workers=1)) as (client, _):
-            answer = client.submit(os.getpid).result(timeout=30)
+        with connect(LocalMachine(workers=1)) as workers:
+            answer = workers.client.submit(os.getpid).result(timeout=30)
     except (OSError, RuntimeError, TimeoutError, CcrlError) as error:
         advice = "Use --on serial, and see whether a firewall blocks 127.0.0.1."
         return Check("Dask", "fail", f"no worker answers: {error}", advice)

@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ccrl_wsi.errors import RunStopped
-from pipelines.faults import Fault, guarded
+from pipelines.faults import Fault, fault_of, guarded
 
 if TYPE_CHECKING:
-    from distributed import Client
-
+    from pipelines.dask_clusters import Workers
     from pipelines.machines import MachineSettings
     from pipelines.worker_setup import WorkerSetup
 
@@ -27,8 +26,8 @@ log = logging.getLogger("ccrl_wsi")
 RETRIES = 2
 """How often an item is tried again unless the caller says otherwise."""
 
-COUNT_SECONDS = 2.0
-"""Workers are counted anew after this long: asking costs a message."""
+LOOK_SECONDS = 2.0
+"""Workers are looked at anew after this long: asking costs a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def keeps_order(self) -> bool:
+        """Whether items are worked on in their order, one after the other."""
+        ...
+
+    @property
     def n_slots(self) -> int:
         """Items that are worked on at once."""
         ...
@@ -86,6 +90,7 @@ class Serial:
     """Here, in order. What every other executor must agree with."""
 
     description = "this process"
+    keeps_order = True
     n_slots = 1
 
     def __init__(self, retries: int = RETRIES) -> None:
@@ -103,35 +108,30 @@ class Serial:
 
 
 class Dask:
-    """On the workers of a Dask client; a bounded number of items is in flight."""
+    """On Dask workers; a bounded number of items is in flight."""
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        resources: dict[str, int],
-        per_slot: int = 2,
-        retries: int = RETRIES,
-    ) -> None:
-        self.client = client
-        self.resources = resources
+    keeps_order = False
+
+    def __init__(self, workers: Workers, *, per_slot: int = 2, retries: int = RETRIES) -> None:
+        self.client, self.watch = workers.client, workers.watch
         self.per_slot = per_slot
         self.retries = retries
-        self._counted = (0, -COUNT_SECONDS)
+        self._ask_resources = workers.resources
+        self._n_threads = 0
+        self.resources: dict[str, int] = {}
+        self._look()
 
     @property
     def description(self) -> str:
         """Scheduler and workers."""
-        return f"{self._n_threads()} Dask worker threads at {self.client.scheduler.address}"
+        return f"{self._n_threads} Dask worker threads at {self.client.scheduler.address}"
 
     @property
     def n_slots(self) -> int:
         """Threads of all workers, or one while there are none."""
-        n_threads, when = self._counted
-        if time.monotonic() - when > COUNT_SECONDS:
-            n_threads = self._n_threads()
-            self._counted = (n_threads, time.monotonic())
-        return max(1, n_threads)
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+        return max(1, self._n_threads)
 
     def run(
         self, work: Callable[[Item], Result], take: Callable[[], Item | None]
@@ -141,11 +141,9 @@ class Dask:
         An item whose workers died may only have stood beside the one that killed them. It is tried
         once more by itself when all else is done.
         """
-        from distributed import as_completed
-
         queue = _Queue(take, self.retries)
         flying: dict[Any, _Attempt[Item]] = {}
-        done = as_completed([], loop=self.client.loop)
+        done: SimpleQueue[Any] = SimpleQueue()
         try:
             while True:
                 while len(flying) < self.per_slot * self.n_slots:
@@ -154,10 +152,10 @@ class Dask:
                         break
                     future = self._submit(work, attempt.item)
                     flying[future] = attempt
-                    done.add(future)
+                    future.add_done_callback(done.put)
                 if not flying:
                     return
-                future = next(done)
+                future = self._next(done)
                 attempt = flying.pop(future)
                 outcome = self._outcome(attempt.item, future)
                 if not queue.takes_back(attempt, outcome):
@@ -166,28 +164,50 @@ class Dask:
             self._forget(list(flying))
 
     def _submit(self, work: Callable[[Item], Result], item: Item) -> Any:
+        self._check_client()
         return self.client.submit(guarded, work, item, pure=False, resources=self.resources or None)
+
+    def _next(self, done: SimpleQueue[Any]) -> Any:
+        """The next future that is done; while there is none, workers are looked at."""
+        while True:
+            try:
+                return done.get(timeout=LOOK_SECONDS)
+            except Empty:
+                self._look()
+                self.watch.check(self._n_threads)
 
     def _outcome(self, item: Item, future: Any) -> Outcome[Item, Any]:
         """Worker deaths fail their item; the scheduler's death ends the run."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
+        from pipelines.worker_watch import lost
+
         try:
             return Outcome(item, *future.result())
         except KilledWorker:
             return Outcome(item, None, WORKERS_DIED)
         except FutureCancelledError:
-            raise RunStopped(
-                f"The Dask scheduler at {self.client.scheduler.address} stopped answering. Start "
-                "it again and give the same command: what is finished stays."
-            ) from None
+            raise lost(self.client) from None
+        except Exception as error:  # noqa: BLE001 (such as a task that a worker cannot understand)
+            return Outcome(item, None, fault_of(error))
 
-    def _n_threads(self) -> int:
+    def _look(self) -> None:
+        """See how many workers there are and what they have."""
+        self._looked = time.monotonic()
+        self._check_client()
         try:
-            return sum(self.client.nthreads().values())
-        except OSError:  # It is gone; the futures say so.
-            return 0
+            self._n_threads = sum(self.client.nthreads().values())
+            self.resources = self._ask_resources()
+        except (OSError, RuntimeError):  # The scheduler is gone; the futures say so.
+            self._n_threads = 0
+
+    def _check_client(self) -> None:
+        """The client closes when it has looked for a lost scheduler long enough."""
+        from pipelines.worker_watch import lost
+
+        if self.client.status in ("closing", "closed"):
+            raise lost(self.client)
 
     def _forget(self, futures: list[Any]) -> None:
         """What nobody waits for any more must not keep workers busy."""
@@ -196,8 +216,9 @@ class Dask:
 
 
 WORKERS_DIED = Fault(
-    "Workers died while they worked on this, probably for want of memory. Run again with fewer "
-    "workers: a machine file with `kind: local` and `workers: N`.",
+    "Workers died while they worked on this, probably for want of memory. Give each more: on this "
+    "computer fewer workers (a machine file with `kind: local` and `workers: N`), on a cluster "
+    "more `memory` for a job.",
     stage="workers",
 )
 
@@ -264,8 +285,8 @@ def open_executor(
         return
     from pipelines.dask_clusters import connect
 
-    with connect(machine, setup) as (client, resources):
-        yield Dask(client, resources=resources, retries=retries)
+    with connect(machine, setup) as workers:
+        yield Dask(workers, retries=retries)
 
 
 __all__ = ["Dask", "Executor", "Outcome", "Serial", "each", "open_executor"]

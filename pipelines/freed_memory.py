@@ -8,15 +8,23 @@ switches and are left alone.
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+
+log = logging.getLogger("ccrl_wsi")
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 _NEVER, _NONE, _USUAL = -1, 0, 65536
 _LARGEST_IMAGE = 64 << 20
 _LEFT_FREE = 256 << 20
+
+_CHANGING = Lock()
+_networks = 0
+"""Blocks of networks that threads of this process are in; the switches are the process' own."""
 
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 """The environment of workers: only so does what follows hold for all threads of a process."""
@@ -27,23 +35,44 @@ def freed_memory_kept(*, of_network: bool) -> Iterator[None]:
     """Keep up to 256 MB for the next tile; and all that a network needs, until the block ends.
 
     A tenth of a tile's time went into fresh pages, and a fifth to a quarter of a network's on CPU
-    cores. After the block a network's memory is given back, because Dask stops workers that seem
-    to need too much.
+    cores. After the last such block a network's memory is given back, because Dask stops workers
+    that seem to need too much.
     """
     library = _glibc()
     if library is None:
         yield
         return
-    library.mallopt(_MMAP_THRESHOLD, _LARGEST_IMAGE)
-    library.mallopt(_TRIM_THRESHOLD, _NEVER if of_network else _LEFT_FREE)
-    library.mallopt(_MMAP_MAX, _NONE if of_network else _USUAL)
+    _begin(library, of_network)
     try:
         yield
     finally:
         if of_network:
-            library.mallopt(_TRIM_THRESHOLD, _LEFT_FREE)
-            library.mallopt(_MMAP_MAX, _USUAL)
+            _end(library)
+
+
+def _begin(library: Any, of_network: bool) -> None:
+    global _networks
+    with _CHANGING:
+        _networks += of_network
+        _switch(library, _MMAP_THRESHOLD, _LARGEST_IMAGE)
+        _switch(library, _TRIM_THRESHOLD, _NEVER if _networks else _LEFT_FREE)
+        _switch(library, _MMAP_MAX, _NONE if _networks else _USUAL)
+
+
+def _end(library: Any) -> None:
+    """Give a network's memory back, if it was the last of this process."""
+    global _networks
+    with _CHANGING:
+        _networks -= 1
+        if not _networks:
+            _switch(library, _TRIM_THRESHOLD, _LEFT_FREE)
+            _switch(library, _MMAP_MAX, _USUAL)
             library.malloc_trim(0)
+
+
+def _switch(library: Any, name: int, value: int) -> None:
+    if not library.mallopt(name, value):
+        log.debug("The C library refuses mallopt(%d, %d): time is lost, nothing else.", name, value)
 
 
 def _glibc() -> Any | None:

@@ -65,7 +65,7 @@ class CohortRun:
     ) -> list[Failure]:
         """Do all slides; those that cannot be done are returned, the rest is finished."""
         # With several workers the largest must not come last, when all others have nothing to do.
-        in_order = sources if executor.n_slots == 1 else largest_first(sources)
+        in_order = sources if executor.keeps_order else largest_first(sources)
         self.waiting.extend(in_order)
 
         def take() -> Job | None:
@@ -120,6 +120,9 @@ class CohortRun:
         if plan is None:
             return
         self.folder.forget(plan.slide_id)
+        if self.folder.state(plan.slide_id).exists():
+            # What an earlier run found no longer holds, and counts for nothing until it is redone.
+            self.folder.remove(self.folder.state(plan.slide_id))
         for warning in plan.warnings:
             progress.say(warning)
         missing = [p for p in plan.partitions if p.number not in opened.done]
@@ -140,7 +143,9 @@ class CohortRun:
             save_state(self.folder, changed)
 
     def _count(self, job: PartitionJob, tally: Tally, progress: Progress) -> None:
-        slide = self.open[job.slide_id]
+        slide = self.open.get(job.slide_id)
+        if slide is None:
+            return  # The slide failed while this partition was under way; its part stays.
         slide.missing.discard(job.partition.number)
         slide.tally += tally
         progress.partition_done(job.slide_id, tally)

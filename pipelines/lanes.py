@@ -15,6 +15,9 @@ from ccrl_wsi.config import ComputeSettings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CORES = "CCRL_WSI_CORES"
+"""Where a worker is told how many cores each of its partitions has, if others need some too."""
+
 MOST_BEHIND = 4
 """Threads that ``auto`` takes at most: about what keeps pace with a GPU that needs 1 s per mm2."""
 
@@ -104,6 +107,10 @@ def in_order(
 
 
 def _usable_cores() -> int:
+    """Of one partition."""
+    told = os.environ.get(CORES, "")
+    if told.isdigit():
+        return int(told)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ def run_cohort(
         If nothing can begin: the folder, a weight file, the scheduler.
     """
     settings = with_device(resolved(with_absolute_paths(settings)))
+    # Workers may stand in another folder.
+    sources = [replace(source, path=source.path.absolute()) for source in sources]
     models = find_models(settings)
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from ccrl_wsi.geometry import Box
@@ -72,3 +73,13 @@ def test_a_tile_that_is_no_longer_kept_is_decoded_again(benchmark):
 @pytest.mark.parametrize(("text", "expected"), [("4x8", (4, 8)), ("8", (8, 8))])
 def test_a_slide_is_so_many_blocks(benchmark, text, expected):
     assert benchmark("whole_job").shape(text) == expected
+
+
+def test_nuclei_are_alike_to_a_hundredth(benchmark):
+    labels = np.zeros((60, 60), np.int32)
+    labels[:20, :20], labels[30:50, 30:50] = 1, 2
+    other = np.where(labels == 2, 1, 2 * (labels == 1))
+    share_alike = benchmark("stages").share_alike
+    assert share_alike(labels, other) == 1
+    other[0, :10] = 0
+    assert share_alike(labels, other) == 0.5

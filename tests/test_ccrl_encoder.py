@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccrl_wsi.devices import ASKING_GPU
 from ccrl_wsi.embeddings.ccrl_encoder import CPU_BATCH, CcrlEncoder, unit_rows
 from ccrl_wsi.embeddings.checkpoint import save_checkpoint
 from ccrl_wsi.embeddings.network import PreActResNet18
@@ -177,3 +178,37 @@ def test_the_gpu_agrees_with_the_cpu(path):
     gpu = CcrlEncoder(path, "cuda", 64)(crops(32), NO_MEASUREMENTS)
 
     np.testing.assert_allclose(gpu, cpu, rtol=1e-2, atol=1e-2 * np.abs(cpu).max())
+
+
+class Moment:
+    """Stands in for a CUDA event; counts those recorded that nobody waited for."""
+
+    under_way = 0
+
+    def __init__(self, **_):
+        pass
+
+    def record(self):
+        Moment.under_way += 1
+
+    def synchronize(self):
+        Moment.under_way -= 1
+
+
+def test_a_gpu_is_given_few_batches_ahead_and_nothing_of_another_thread_between(path, monkeypatch):
+    empty, seen = torch.empty, []
+    encoder = CcrlEncoder(path, "cpu", 4)
+    expected = encoder(crops(30), NO_MEASUREMENTS)
+    encoder._is_gpu = True
+    encoder._network.register_forward_hook(
+        lambda *_: seen.append((Moment.under_way, ASKING_GPU.locked()))
+    )
+    monkeypatch.setattr(torch.cuda, "Event", Moment)
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **o: empty(*size, **o))
+
+    found = encoder(crops(30), NO_MEASUREMENTS)
+
+    assert found.tobytes() == expected.tobytes()
+    # Eight batches; beside each, one more at most.
+    assert seen == [(0, True)] + [(1, True)] * 7
+    assert not ASKING_GPU.locked()

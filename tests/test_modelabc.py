@@ -39,6 +39,19 @@ def test_nuclei_and_types_are_those_of_the_model_across_windows():
     assert np.isnan(found.probability).all()
 
 
+def test_a_model_takes_as_many_windows_at_once_as_asked_also_on_cpu_cores(monkeypatch):
+    segmenter, batches = load("tests.drawn_networks:DarkBlobs", batch_size=3), []
+    infer = segmenter.model.infer_batch
+
+    def counted(model, batch, **options):
+        batches.append(len(batch))
+        return infer(model, batch, **options)
+
+    monkeypatch.setattr(segmenter.model, "infer_batch", counted)
+    segmenter(two_squares(), 0.25)
+    assert batches == [3, 1]
+
+
 def test_local_weights_are_loaded(tmp_path):
     torch.save({"threshold": torch.tensor(20.0)}, tmp_path / "w.pth")
     segmenter = load("tests.drawn_networks:DarkBlobs", weights=tmp_path / "w.pth")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -278,3 +280,15 @@ def test_a_precision_that_cores_only_emulate_is_warned_of(monkeypatch, caplog):
     assert not caplog.records
     warn_of_slow_precision("bfloat16", "cpu")
     assert "emulate" in caplog.text
+
+
+def test_threads_that_ask_at_once_share_a_gpus_streams(monkeypatch):
+    class SlowStreams:
+        def __init__(self, device):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(tile_maps, "_Streams", SlowStreams)
+    monkeypatch.setattr(tile_maps, "_STREAMS", {})
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(tile_maps._streams, ["cuda"] * 4))
+    assert len(found) == 1

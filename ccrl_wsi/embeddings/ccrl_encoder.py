@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
-from ccrl_wsi.devices import move_to
+from ccrl_wsi.devices import ASKING_GPU, move_to
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, load_checkpoint
 from ccrl_wsi.embeddings.network import build_network
 from ccrl_wsi.embeddings.size_feature import size_column
@@ -20,6 +21,9 @@ from ccrl_wsi.measurement_names import columns_of
 
 CPU_BATCH = 128
 """Crops at once on a CPU, whose cache holds no more: with 1024 it takes up to twice as long."""
+
+GPU_AHEAD = 2
+"""Batches a GPU is given before the first of them is done: more would only fill pinned memory."""
 
 
 class CcrlEncoder:
@@ -50,6 +54,7 @@ class CcrlEncoder:
         self.header, state = load_checkpoint(path)
         self._device = torch.device(device)
         is_cpu = self._device.type == "cpu"
+        self._is_gpu = self._device.type == "cuda"
         self._batch_size = min(batch_size, CPU_BATCH) if is_cpu else batch_size
         self._network = _ready_network(path, self.header, state)
         move_to(self._network, self._device)
@@ -104,19 +109,34 @@ class CcrlEncoder:
         n_seen = self.n_dimensions - (self.header.size is not None)
         # Kept on the device until the end, so that a GPU waits for nothing between batches.
         found = torch.empty((len(crops), n_seen), device=self._device)
+        under_way: deque[torch.cuda.Event] = deque()
         with torch.inference_mode():
             for start in range(0, len(crops), self._batch_size):
-                batch = self._uploaded(crops[start : start + self._batch_size])
-                pixels = batch.permute(0, 3, 1, 2).float() * self._factor + self._shift
-                found[start : start + self._batch_size] = self._network(pixels)
+                place = slice(start, start + self._batch_size)
+                if not self._is_gpu:
+                    found[place] = self._look(torch.tensor(crops[place]))
+                    continue
+                if len(under_way) == GPU_AHEAD:
+                    under_way.popleft().synchronize()
+                under_way.append(self._asked(crops[place], found[place]))
         vectors: FloatArray = found.cpu().numpy()
         return unit_rows(vectors) if self.header.unit_length else vectors
 
-    def _uploaded(self, crops: ByteArray) -> Tensor:
-        is_gpu = self._device.type == "cuda"
-        staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=is_gpu)
+    def _asked(self, crops: ByteArray, found: Tensor) -> torch.cuda.Event:
+        """Ask a GPU, which puts its answer into ``found`` before the event."""
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
         staged.numpy()[...] = crops
-        return staged.to(self._device, non_blocking=is_gpu)
+        with ASKING_GPU:
+            found.copy_(self._look(staged.to(self._device, non_blocking=True)))
+            done.record()
+        return done
+
+    def _look(self, batch: Tensor) -> Tensor:
+        """What the network says of crops (n, side, side, 3) uint8, where they are."""
+        pixels = batch.permute(0, 3, 1, 2).float() * self._factor + self._shift
+        seen: Tensor = self._network(pixels)
+        return seen
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:

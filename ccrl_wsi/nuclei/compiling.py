@@ -15,14 +15,16 @@ from ccrl_wsi.errors import ModelError
 class Compiled(nn.Module):
     """A network that is compiled as a whole when it is first called, which takes a minute or more.
 
-    Parts that cannot be compiled would run as before, unnoticed; here they are an error.
+    Parts that cannot be compiled would run as before, unnoticed; here they are an error. Tiles at
+    the edge of a slide have windows of other sizes: the code is made for all sizes, and only for
+    special ones (a single window, a square one) once more.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         # TIAToolbox turns this on for the whole process.
         torch._dynamo.config.suppress_errors = False
-        self.network = torch.compile(network, fullgraph=True)
+        self.network = torch.compile(network, fullgraph=True, dynamic=True)
 
     def forward(self, images: torch.Tensor) -> Any:
         """What the network says of ``images`` (n, 3, h, w).

@@ -83,10 +83,11 @@ def warn_of_slow_precision(precision: str, device: str) -> None:
 
 
 def as_sent(probability: torch.Tensor, computed: torch.dtype) -> torch.Tensor:
-    """``probability`` (float32) in the smallest type that gives the host the same nuclei.
+    """``probability`` (float32) in the smallest type that leaves each pixel on its side of a half.
 
-    Where the network ``computed`` in half precision that is float16: what is below a half stays
-    below it, so that the same pixels are nuclei, and means differ by less than 0.0003.
+    Where the network ``computed`` in half precision that is float16: the same pixels are nucleus,
+    and no value moves by more than 0.0003. Where the network computed in half precision at all,
+    its own rounding has moved them further.
     """
     import torch
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray
+from ccrl_wsi.devices import ASKING_GPU
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.inference import inference
 from ccrl_wsi.nuclei.windows import Windows
@@ -77,7 +77,7 @@ class OnTheirWay:
 
     @property
     def device_seconds(self) -> float:
-        """From the network's first layer to its last map."""
+        """From the network's first layer to its last map, pauses between kernels included."""
         began, ended = self._working
         return float(began.elapsed_time(ended)) / 1000
 
@@ -170,8 +170,7 @@ def _on_gpu(rgb: ByteArray, windows: Windows, question: Question) -> OnTheirWay:
         with torch.cuda.stream(streams.up):
             tile = staged.to(device, non_blocking=True)
         tile.record_stream(compute)
-        # Kernels of two tiles in turns would make each tile's time that of both.
-        with streams.asking:
+        with ASKING_GPU:
             compute.wait_stream(streams.up)
             began.record(compute)
             maps = _look_at_tile(tile, windows, question)
@@ -200,12 +199,18 @@ class _Streams:
 
         self.up: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.down: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.asking = Lock()
 
 
-@lru_cache(maxsize=16)
+_STREAMS: dict[str, _Streams] = {}
+_MAKING = Lock()
+
+
 def _streams(device: str) -> _Streams:
-    return _Streams(device)
+    """Those of ``device``; made once, whichever thread asks first."""
+    with _MAKING:
+        if device not in _STREAMS:
+            _STREAMS[device] = _Streams(device)
+        return _STREAMS[device]
 
 
 def _writable(rgb: ByteArray) -> ByteArray:

@@ -19,8 +19,9 @@ from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from pipelines import cli, second_reading
 from pipelines.machines import SerialMachine
-from pipelines.output_folder import write_text
+from pipelines.output_folder import open_output, write_text
 from pipelines.run import run_cohort
+from pipelines.state import load_states
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
 from tests.slide_files import spoil_tile
@@ -144,6 +145,8 @@ def test_bad_tiles_are_left_out_and_counted_where_the_user_wants_it(
     # Whoever does not want it any more is not given what was found so.
     assert run(spoilt)[0] == 1
     assert failures(tmp_path / "out")[0]["stage"] == "read"
+    assert load_states(open_output(tmp_path / "out")) == []
+    assert len((tmp_path / "out" / "slides.csv").read_text().splitlines()) == 1
 
 
 def test_a_slide_of_which_no_tile_can_be_decoded_fails_until_it_is_mended(

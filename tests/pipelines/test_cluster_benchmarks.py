@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import broken_cohort
 import chaos
 import pytest
@@ -32,10 +34,15 @@ def cohort(tmp_path_factory):
 
 
 @pytest.mark.parametrize("victim", chaos.VICTIMS)
-def test_whoever_is_killed_nothing_is_lost(cohort, tmp_path, victim):
+def test_whoever_is_killed_nothing_is_lost(cohort, victim):
     slides, reference, cluster = cohort
-    out = tmp_path / "out"
-    delay = 3.0 if victim == "driver" else 0.5
-    _, problem = chaos.run_and_kill(victim, slides, out, cluster, delay)
-    assert problem == "", out.with_suffix(".log").read_text()
-    assert chaos.difference(reference, out) == ""
+    out = reference.with_name(victim)
+    seconds = 1.0
+    while True:
+        was_running, problem = chaos.run_and_kill(victim, slides, out, cluster, seconds)
+        assert problem == "", out.with_suffix(".log").read_text()
+        assert chaos.difference(reference, out) == ""
+        if was_running:
+            return
+        shutil.rmtree(out)  # This computer was faster than the axe.
+        seconds /= 2

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from ccrl_wsi.config import ComputeSettings
 from ccrl_wsi.errors import ConfigError, SlideError
 from pipelines import dask_clusters
+from pipelines.dask_clusters import Workers
 from pipelines.executors import Dask, Serial, each, open_executor
+from pipelines.freed_memory import ONE_ARENA
+from pipelines.lanes import lanes_for
 from pipelines.machines import AddressMachine, GpuMachine, SerialMachine, SlurmMachine
+from pipelines.worker_watch import Watch
 
 
 def square_or_fail(x: int) -> int:
@@ -35,6 +40,10 @@ def visible_gpus() -> str:
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+def on(client: Client) -> Dask:
+    return Dask(Workers(client, dict, Watch(client)))
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster(
@@ -54,7 +63,7 @@ def executor(request):
         return
     cluster = request.getfixturevalue("cluster")
     with Client(cluster, set_as_default=False) as client:
-        yield Dask(client, resources={})
+        yield on(client)
 
 
 def test_every_item_has_one_outcome(executor):
@@ -132,7 +141,7 @@ def test_items_are_drawn_only_as_workers_take_them(executor):
 
 def test_an_item_that_kills_its_workers_fails_alone(cluster):
     with Client(cluster, set_as_default=False) as client:
-        outcomes = {o.item: o for o in each(Dask(client, resources={}), die, range(4))}
+        outcomes = {o.item: o for o in each(on(client), die, range(4))}
     assert outcomes[1].failed
     assert "Workers died" in outcomes[1].error
     assert [outcomes[x].result for x in (0, 2, 3)] == [0, 2, 3]
@@ -158,13 +167,27 @@ def test_no_gpu_is_told(monkeypatch):
         pass
 
 
+def told_of_cores():
+    """What this process was begun with, and how many threads it would take behind a GPU."""
+    begun_with = Path("/proc/self/environ").read_text(encoding="utf-8").split("\0")
+    return set(begun_with), lanes_for(ComputeSettings(), on_gpu=True).behind
+
+
 def test_every_gpu_gets_a_worker_that_sees_only_it(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(dask_clusters, "cpu_count", lambda: 16)
+    for name in (*dask_clusters.ONE_THREAD, *ONE_ARENA):
+        monkeypatch.setenv(name, "")  # So that what Dask sets is taken back.
+        monkeypatch.delenv(name)
     with open_executor(GpuMachine()) as executor:
         assert executor.resources == {"GPU": 1}
         executor.client.wait_for_workers(2)
         seen = executor.client.run(visible_gpus)
         assert sorted(seen.values()) == ["2", "5"]
+        # Four partitions at once on sixteen cores.
+        for begun_with, behind in executor.client.run(told_of_cores).values():
+            assert {"OMP_NUM_THREADS=4", "MALLOC_ARENA_MAX=1"} <= begun_with
+            assert behind == 2
         assert [o.result for o in each(executor, square_or_fail, [4])] == [16]
 
 

@@ -73,3 +73,39 @@ def test_without_the_switches_nothing_happens(monkeypatch):
     monkeypatch.setattr(freed_memory.sys, "platform", "darwin")
     with freed_memory_kept(of_network=True):
         assert freed_memory._glibc() is None
+
+
+class Switches:
+    """Stands in for glibc: what is set, and how often memory was given back."""
+
+    def __init__(self, answer=1):
+        self.set, self.trims, self.answer = {}, 0, answer
+
+    def mallopt(self, name, value):
+        self.set[name] = value
+        return self.answer
+
+    def malloc_trim(self, _):
+        self.trims += 1
+
+
+def test_memory_is_given_back_when_the_last_network_of_the_process_ends(monkeypatch):
+    switches = Switches()
+    monkeypatch.setattr(freed_memory, "_glibc", lambda: switches)
+    first, second = freed_memory_kept(of_network=True), freed_memory_kept(of_network=True)
+    first.__enter__()
+    second.__enter__()
+    with freed_memory_kept(of_network=False):
+        pass
+    first.__exit__(None, None, None)
+    assert (switches.set[freed_memory._MMAP_MAX], switches.trims) == (0, 0)
+    assert switches.set[freed_memory._TRIM_THRESHOLD] == -1
+    second.__exit__(None, None, None)
+    assert (switches.set[freed_memory._MMAP_MAX], switches.trims) == (65536, 1)
+
+
+def test_a_switch_that_is_refused_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(freed_memory, "_glibc", lambda: Switches(answer=0))
+    with caplog.at_level("DEBUG", "ccrl_wsi"), freed_memory_kept(of_network=False):
+        pass
+    assert "mallopt(-3, " in caplog.text

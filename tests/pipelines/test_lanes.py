@@ -16,7 +16,7 @@ from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
 from pipelines import partitions
 from pipelines.jobs import Tally
-from pipelines.lanes import Lanes, in_order, lanes_for
+from pipelines.lanes import CORES, Lanes, in_order, lanes_for
 from pipelines.output_folder import made_folder
 from pipelines.partitions import run_partition
 from pipelines.plan import identify_slide, job_of, plan_slide
@@ -90,6 +90,12 @@ def test_cores_that_run_the_network_get_no_threads_behind_it():
     assert lanes_for(ComputeSettings(), on_gpu=True).behind >= 1
     given = ComputeSettings(extract_behind=3, read_ahead=0)
     assert lanes_for(given, on_gpu=False) == Lanes(readers=0, ahead=0, behind=3)
+
+
+@pytest.mark.parametrize(("told", "behind"), [("1", 1), ("4", 2), ("64", 4)])
+def test_threads_behind_a_gpu_leave_cores_to_the_partitions_beside(monkeypatch, told, behind):
+    monkeypatch.setenv(CORES, told)
+    assert lanes_for(ComputeSettings(), on_gpu=True).behind == behind
 
 
 def test_the_seconds_of_a_lane_are_shared_by_its_threads():

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +27,32 @@ def test_what_binds_is_named_with_what_would_help():
     found = find_bottleneck(Tally(seconds=seconds, lane_seconds={"read": 6.0, "nuclei": 2.0}))
     assert (found.stage, found.share) == ("read", 0.6)
     assert "compute.read_ahead" in found.advice
+
+
+def test_a_gpu_that_works_all_the_time_binds_however_fast_it_is_asked():
+    lanes = {"read": 3.0, "network": 0.1, "nuclei": 4.0}
+    gpu = Tally(
+        seconds={"embed": 0.5},
+        lane_seconds=lanes,
+        elapsed_seconds=10.0,
+        wall_seconds=10.0,
+        device_seconds=9.0,
+    )
+    found = find_bottleneck(gpu)
+    assert (found.stage, found.share) == ("network", round(9 / 16.5, 3))
+    assert find_bottleneck(replace(gpu, device_seconds=2.0)).stage == "nuclei"
+
+
+def test_partitions_that_share_a_gpu_share_its_time():
+    both = Tally(
+        lane_seconds={"read": 3.0, "network": 0.1, "nuclei": 12.0},
+        elapsed_seconds=20.0,
+        wall_seconds=10.0,
+        device_seconds=8.0,
+    )
+    # The nuclei of each took 6 of the 10 seconds, the GPU 8.
+    assert find_bottleneck(both).stage == "network"
+    assert find_bottleneck(replace(both, wall_seconds=20.0)).stage == "nuclei"
 
 
 def test_without_time_nothing_binds():

@@ -213,18 +213,19 @@ def test_other_regions_under_the_same_path_are_not_remembered(slide_file, tmp_pa
     assert counts[0] > counts[1] > 0
 
 
-def test_a_relative_folder_is_found_by_workers_in_another_one(
+def test_relative_slides_and_folders_are_found_by_workers_in_another_one(
     slide_file, smoke, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
+    shutil.copy(slide_file, tmp_path / "drawn.tif")
     with (
         LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.run(os.chdir, str(tmp_path / "elsewhere"))
         machine = AddressMachine(address=cluster.scheduler_address)
-        result = run_cohort(list_slides([str(slide_file)]), Path("out"), smoke, machine)
+        result = run_cohort(list_slides(["drawn.tif"]), Path("out"), smoke, machine)
     assert result.exit_code == 0
     assert verify_output(tmp_path / "out")[0] == []
 

@@ -12,6 +12,7 @@ from distributed import Client, LocalCluster, Worker
 
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.records import SlideSource
+from pipelines import worker_watch
 from pipelines.dask_clusters import connect
 from pipelines.folder_sign import Sign
 from pipelines.machines import AddressMachine
@@ -100,9 +101,10 @@ def test_a_worker_that_does_not_fit_stops_the_run_before_it_begins(setup, cluste
 
 def test_a_worker_that_comes_later_and_does_not_fit_leaves(setup, lock, cluster, monkeypatch):
     machine = AddressMachine(address=cluster.scheduler_address)
-    with connect(machine, setup) as (client, _):
+    with connect(machine, setup) as workers:
         monkeypatch.setattr("pipelines.worker_setup.PATIENCE_SECONDS", 0.1)
         lock.write_text("another run")
+        client = workers.client
         before = len(client.nthreads())
         joined = cluster.sync(_join, cluster.scheduler_address)
         deadline = time.monotonic() + 60
@@ -110,6 +112,42 @@ def test_a_worker_that_comes_later_and_does_not_fit_leaves(setup, lock, cluster,
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert len(client.nthreads()) == before
+
+
+def test_the_driver_hears_of_workers_that_left_and_ends_when_none_fits(
+    setup, lock, cluster, monkeypatch, caplog
+):
+    machine = AddressMachine(address=cluster.scheduler_address)
+    with connect(machine, setup) as workers:
+        monkeypatch.setattr("pipelines.worker_setup.PATIENCE_SECONDS", 0.1)
+        lock.write_text("another run")
+        for _ in range(3):
+            cluster.sync(_join, cluster.scheduler_address)
+        deadline = time.monotonic() + 60
+        while len(workers.watch._refused) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        workers.watch.check(1)  # One that fits goes on.
+        with pytest.raises(ConfigError, match="does not see this run's output folder"):
+            workers.watch.check(0)
+
+
+def test_a_driver_that_was_killed_leaves_nothing_that_sends_workers_away(setup, lock, cluster):
+    """As after SIGKILL: the connection ends, nothing is taken back."""
+    before = set(cluster.scheduler.worker_plugins)
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        name = f"{worker_watch.PREFIX}dead"
+        client.register_plugin(worker_watch.ForgetRun(client.id, name), name=f"{name}-end")
+        client.register_plugin(worker_watch.LateWorkers(setup, name), name=name)
+        assert name in cluster.scheduler.worker_plugins
+    deadline = time.monotonic() + 30
+    while set(cluster.scheduler.worker_plugins) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lock.write_text("another run")
+    joined = cluster.sync(_join, cluster.scheduler_address)
+    assert joined.status.name == "running"
+    cluster.sync(joined.close)
 
 
 def test_the_scheduler_keeps_nothing_of_a_run(setup, cluster):
@@ -124,7 +162,8 @@ async def _join(address: str) -> Worker:
 
 
 def test_the_client_of_a_setup_is_closed(setup, cluster):
-    with connect(AddressMachine(address=cluster.scheduler_address), setup) as (client, _):
+    with connect(AddressMachine(address=cluster.scheduler_address), setup) as workers:
+        client = workers.client
         assert isinstance(client, Client)
     assert client.status == "closed"
 
