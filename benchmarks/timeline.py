@@ -26,7 +26,7 @@ from ccrl_wsi.config import load_settings
 from ccrl_wsi.records import SlideSource
 from pipelines.jobs import PartitionJob, Tally
 from pipelines.models import find_models
-from pipelines.output_folder import OutputFolder
+from pipelines.output_folder import made_folder
 from pipelines.partitions import run_partition
 from pipelines.plan import identify_slide, job_of, plan_slide
 from pipelines.resolved_settings import resolved
@@ -48,7 +48,7 @@ def middle_job(slide: Path, folder: Path, overrides: Sequence[str]) -> Partition
     opened = identify_slide(
         SlideSource(slide, slide.stem), settings, find_models(settings).fingerprints
     )
-    out = OutputFolder(folder)
+    out = made_folder(folder)
     plan = plan_slide(opened, settings, out)
     job = job_of(plan, plan.partitions[len(plan.partitions) // 2], settings, out)
     job.target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +105,22 @@ def test_a_late_worker_leaves_the_clusters_in_an_object_store_alone(tmp_path, pa
     fetch_store(objects, "S01.zarr", tmp_path / "fetched.zarr")
     if state == "damaged":
         assert check_store(tmp_path / "fetched.zarr") == []
+
+
+def test_a_store_that_cannot_take_its_place_leaves_the_old_one(tmp_path, parts, monkeypatch):
+    path, rename = tmp_path / "slides" / "S01.zarr", Path.rename
+    assemble(path, parts[:1])
+
+    def fail(self, target):
+        if self.suffix == ".partial":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        assemble(path, parts)
+    assert open_store(path).n_cells == 40
+    assert [p.name for p in path.parent.iterdir()] == ["S01.zarr"]
 
 
 def test_what_dead_workers_left_goes_and_stores_stay(tmp_path, parts):

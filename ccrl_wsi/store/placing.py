@@ -87,7 +87,9 @@ def _take_place(temporary: Path, path: Path, description: StoreDescription) -> N
                 path.rename(aside)
             temporary.rename(path)
         except OSError:
-            # Another worker was between the two steps.
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            # Another worker may have been between the two steps.
             if attempt == _TRIES - 1 or not path.exists() or not temporary.exists():
                 raise
         else:

@@ -17,7 +17,7 @@ from ccrl_wsi.records import SlideSource
 from pipelines import partitions
 from pipelines.jobs import Tally
 from pipelines.lanes import CORES, Lanes, in_order, lanes_for
-from pipelines.output_folder import OutputFolder
+from pipelines.output_folder import made_folder
 from pipelines.partitions import run_partition
 from pipelines.plan import identify_slide, job_of, plan_slide
 from pipelines.stopwatch import SharedTime, Stopwatch
@@ -152,7 +152,7 @@ class LateWatershed(Watershed):
 def job(slide_file, smoke, tmp_path):
     tiles = smoke.tiles.model_copy(update={"core_px": 128, "partition_side": 8})
     settings = smoke.model_copy(update={"tiles": tiles})
-    folder = OutputFolder(tmp_path / "out")
+    folder = made_folder(tmp_path / "out")
     plan = plan_slide(
         identify_slide(SlideSource(slide_file, "drawn"), settings, ""), settings, folder
     )

@@ -15,7 +15,7 @@ from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import assemble_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines.jobs import Tally
-from pipelines.output_folder import OutputFolder
+from pipelines.output_folder import OutputFolder, made_folder
 from pipelines.plan import committed_tally, halo_px, identify_slide, job_of, plan_slide
 from pipelines.resolved_settings import resolved
 from pipelines.state import SlideState, known_slides, load_state, load_states, save_state
@@ -78,14 +78,14 @@ def test_a_slide_without_tissue_has_one_partition_without_tiles(smoke, tmp_path)
     white = draw_slide(DrawnSlideSpec(300, 300, 0.5, n_nuclei=0, background_share=1.0)).rgb
     write_pyramid(blank, white * 0 + 244, 0.5)
     [source] = list_slides([str(blank)])
-    folder = OutputFolder(tmp_path / "out")
+    folder = made_folder(tmp_path / "out")
     plan = plan_slide(identify_slide(source, smoke, ""), smoke, folder)
     assert [len(partition.tiles) for partition in plan.partitions] == [0]
     assert "no tissue" in plan.warnings[-1]
 
 
 def test_a_committed_part_counts_only_with_the_same_fingerprint(source, smoke, tmp_path):
-    folder = OutputFolder(tmp_path / "out")
+    folder = made_folder(tmp_path / "out")
     plan = plan_slide(identify_slide(source, smoke, ""), smoke, folder)
     job = job_of(plan, plan.partitions[0], smoke, folder)
     assert committed_tally(job) is None
