@@ -84,7 +84,7 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
         If the scheduler goes away meanwhile.
     """
     if isinstance(machine, AddressMachine):
-        with _reach(machine) as client, _told_once():
+        with _reach(machine) as client, _told_once(client):
             with telling_lost(client):
                 _say_if_nobody_works(client, machine.address)
             with watched(client, setup) as watch:
@@ -94,7 +94,7 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
     with (
         _started(machine) as cluster,
         Client(cluster, set_as_default=False) as client,
-        _told_once(),
+        _told_once(client),
     ):
         client.register_plugin(LeaveInterruptsToTheDriver())
         _wait_for_worker(client, machine)
@@ -106,15 +106,21 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
+def _told_once(client: Client) -> Iterator[None]:
     """Whoever ends a run, or loses its scheduler, hears of it once; not from every part of Dask."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, RunStopped):
-        for name in list(logging.root.manager.loggerDict):
-            if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        _silence_dask()
         raise
+    if client.status != "running":  # Lost when all was done.
+        _silence_dask()
+
+
+def _silence_dask() -> None:
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 GPU = {"GPU": 1}
