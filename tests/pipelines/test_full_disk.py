@@ -5,14 +5,13 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines.output_folder import open_output
 from pipelines.state import load_states
-from tests.pipelines.conftest import SMOKE
+from tests.pipelines.commands import run_command, start_until_first_part
 from tests.pipelines.test_run import files_of
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs file limits")
@@ -25,10 +24,8 @@ def run(slide_file: Path, out: Path, limit_bytes: int | None = None) -> tuple[in
         if limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
-    settings = [part for setting in SMOKE for part in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(out)]
     done = subprocess.run(
-        [*command, *settings, "--on", "serial"],
+        run_command(slide_file, out),
         preexec_fn=limit,
         capture_output=True,
         text=True,
@@ -64,13 +61,7 @@ def test_what_does_not_fit_is_told_and_made_good_by_the_next_run(
 
 def test_a_folder_that_vanishes_under_a_run_is_told(slide_file, tmp_path):
     out = tmp_path / "out"
-    settings = [part for setting in SMOKE for part in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(out)]
-    process = subprocess.Popen(
-        [*command, *settings, "--on", "serial"], stderr=subprocess.PIPE, text=True
-    )
-    while not list((out / "work" / "drawn" / "parts").glob("p*.npz")):
-        assert process.poll() is None
+    process = start_until_first_part(slide_file, out)
     shutil.move(out, tmp_path / "gone")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1

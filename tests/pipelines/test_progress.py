@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -19,7 +17,7 @@ from pipelines.machines import SerialMachine
 from pipelines.output_folder import OutputFolder
 from pipelines.progress import Counts, Progress
 from pipelines.run import run_cohort
-from tests.pipelines.conftest import SMOKE
+from tests.pipelines.commands import start_until_first_part
 
 
 def test_what_binds_is_named_with_what_would_help():
@@ -123,14 +121,7 @@ def read(file):
 
 
 def test_sigterm_ends_a_run_in_order_and_the_file_says_stopped(slide_file, tmp_path):
-    settings = [part for setting in SMOKE for part in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(tmp_path)]
-    process = subprocess.Popen(
-        [*command, *settings, "--on", "serial"], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "work" / "drawn" / "parts").glob("p*.npz")):
-        time.sleep(0.005)
-        assert process.poll() is None
+    process = start_until_first_part(slide_file, tmp_path)
     now = json.loads((tmp_path / "progress.json").read_text())
     assert (now["state"], now["process"]) == ("running", process.pid)
     process.terminate()

@@ -29,6 +29,7 @@ from pipelines.run import (
     settings_of_last_clusters,
 )
 from pipelines.verify import verify_output
+from tests.pipelines.commands import start_until_first_part
 from tests.pipelines.conftest import SMOKE
 from tests.small_checkpoints import WIDTHS, write_small_checkpoint
 
@@ -159,14 +160,7 @@ def test_a_checkpoint_embeds_alike_here_and_on_workers(slide_file, tmp_path):
 
 
 def test_an_interrupted_command_says_that_it_can_be_continued(slide_file, tmp_path):
-    settings = [part for setting in SMOKE for part in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(slide_file), "-o", str(tmp_path)]
-    process = subprocess.Popen(
-        [*command, *settings, "--on", "serial"], stderr=subprocess.PIPE, text=True
-    )
-    while not list((tmp_path / "work" / "drawn" / "parts").glob("p*.npz")):
-        time.sleep(0.005)
-        assert process.poll() is None
+    process = start_until_first_part(slide_file, tmp_path)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
