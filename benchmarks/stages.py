@@ -40,7 +40,7 @@ from ccrl_wsi.tiles.grid import cut_tiles
 from pipelines.plan import halo_px, make_grid
 from pipelines.resolved_settings import resolved
 from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 from pipelines.tools import encoder_of, segmenter_of
 
 Works = Mapping[str, Callable[[], object]]
@@ -160,7 +160,7 @@ def works_of(settings: Settings, path: Path) -> tuple[Works, str]:
 
     def finish() -> Any:
         return cells_of_tile(
-            rgb, tile, view, lambda *_: segmenter.segment(maps), settings, Stopwatch()
+            TilePixels(rgb), tile, view, lambda *_: segmenter.segment(maps), settings, Stopwatch()
         )[0]
 
     cells = finish()

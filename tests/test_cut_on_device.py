@@ -89,4 +89,9 @@ def test_windows_that_go_together_are_padded_by_a_quarter_at_most():
 
 
 def test_no_windows_give_no_crops():
-    assert crops_on_device(torch.from_numpy(IMAGE), np.zeros((0, 4), int), 32).shape == (0, 32, 32, 3)
+    assert crops_on_device(torch.from_numpy(IMAGE), np.zeros((0, 4), int), 32).shape == (
+        0,
+        32,
+        32,
+        3,
+    )

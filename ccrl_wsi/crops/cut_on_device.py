@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccrl_wsi.arrays import IntArray
+from ccrl_wsi.arrays import ByteArray, IntArray
 from ccrl_wsi.crops.cut import WHITE
 from ccrl_wsi.crops.resize_taps import taps_of
+from ccrl_wsi.device_work import FIRST, TileOnGpu, enough_memory, gpu_work, stream_of
 
 PIXELS_AT_ONCE = 2**21
 """Of windows or crops, whichever are larger: a batch takes about 100 MB."""
@@ -39,9 +40,46 @@ def crops_on_device(image: Tensor, windows: IntArray, size_px: int) -> Tensor:
     )
     for some, low, high in _batches(windows[order, 2], size_px):
         corners, side = sorted_windows[some, :2], sorted_windows[some, 2]
-        taps = [table[side - low] for table in _taps_there(low, high, size_px, image.device, not cv2.ipp.useIPP())]
+        taps = [
+            table[side - low]
+            for table in _taps_there(low, high, size_px, image.device, not cv2.ipp.useIPP())
+        ]
         crops[numbers[some]] = _resized(_pixels(image, corners, high), *taps)
     return crops
+
+
+def begin_crops(tile: TileOnGpu, windows: IntArray, size_px: int) -> Callable[[], ByteArray]:
+    """Have a GPU cut crops of its ``tile`` beside its other work; what is returned waits for them.
+
+    Both may be called from any thread. Arguments as of :func:`crops_on_device`.
+
+    Raises
+    ------
+    ModelError
+        If the GPU has too little memory.
+    """
+    device = str(tile.pixels.device)
+    advice = "Set nuclei.batch_size, compute.threads or compute.extract_behind lower."
+    with (
+        enough_memory(device, f"the {len(windows)} crops of a tile", advice),
+        torch.inference_mode(),
+        torch.cuda.device(tile.pixels.device),
+    ):
+        stream = stream_of(device, "crops", FIRST)
+        stream.wait_event(tile.there)
+        with torch.cuda.stream(stream), gpu_work("crops", device) as work:
+            crops = crops_on_device(tile.pixels, windows, size_px)
+            sent = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
+            sent.copy_(crops, non_blocking=True)
+        tile.pixels.record_stream(stream)
+
+    def arrived() -> ByteArray:
+        work.ended.synchronize()
+        work.tell()
+        # Pinned memory is scarce, and crops stay until the partition is done.
+        return sent.numpy().copy()
+
+    return arrived
 
 
 def _batches(sides: IntArray, size_px: int) -> Iterator[tuple[slice, int, int]]:

@@ -54,17 +54,19 @@ def taps_of(sides: range, size_px: int, *, in_fixed_point: bool) -> Taps:
     library. That changes up to 8 % of the bytes of an enlarged crop, by one.
     """
     tables = [_taps(side, size_px, in_fixed_point) for side in sides]
-    n_taps = max(places.shape[1] for places, *_ in tables)
-    places, across, down = (
-        np.stack([_widened(table[column], n_taps) for table in tables]) for column in range(3)
+    n_taps = max(table[0].shape[1] for table in tables)
+    places, across, down, factor, shift = zip(*tables, strict=True)
+    return Taps(
+        places=np.stack([_widened(table, n_taps) for table in places]),
+        across=np.stack([_widened(table, n_taps) for table in across]),
+        down=np.stack([_widened(table, n_taps) for table in down]),
+        factor=np.array(factor, np.float32),
+        shift=np.array(shift, np.float32),
     )
-    factor, shift = (
-        np.array([table[column] for table in tables], np.float32) for column in (3, 4)
-    )
-    return Taps(places, across, down, factor, shift)
 
 
 _Table = tuple[IntArray, FloatArray, FloatArray, float, float]
+"""The fields of :class:`Taps` for one side."""
 
 
 def _taps(side: int, size_px: int, in_fixed_point: bool) -> _Table:
