@@ -77,6 +77,20 @@ def gpu_work(name: str, device: str) -> Iterator[GpuWork]:
 
 
 @contextmanager
+def told_work(name: str, device: str) -> Iterator[None]:
+    """:func:`gpu_work` that is waited for and told; on CPU cores nothing."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    with torch.cuda.device(device), gpu_work(name, device) as work:
+        yield
+    work.ended.synchronize()
+    work.tell()
+
+
+@contextmanager
 def enough_memory(device: str, asked: str, advice: str) -> Iterator[None]:
     """Say what was ``asked`` of ``device`` and what to do where its memory is too small for it.
 
