@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from hypothesis import strategies as st
 
 from ccrl_wsi.crops import cut_on_device
 from ccrl_wsi.crops.cut import cut_crops
-from ccrl_wsi.crops.cut_on_device import STEPS, crops_on_device
+from ccrl_wsi.crops.cut_on_device import STEPS, begin_crops, crops_on_device
+from ccrl_wsi.device_work import TileOnGpu, listening
+from ccrl_wsi.errors import ModelError
 
 
 def tissue(height, width, seed=0):
@@ -33,16 +38,16 @@ def intels(request):
     cv2.ipp.setUseIPP(before)
 
 
-def differences(windows, size_px, image=IMAGE, device="cpu"):
+def differences(windows, size_px, image=IMAGE):
     expected = cut_crops(image, windows, size_px)
-    found = crops_on_device(torch.from_numpy(image).to(device), windows, size_px)
+    found = crops_on_device(torch.from_numpy(image), windows, size_px)
     assert found.dtype == torch.uint8
-    return np.abs(found.cpu().numpy().astype(int) - expected)
+    return np.abs(found.numpy().astype(int) - expected)
 
 
-@pytest.mark.parametrize("size_px", [16, 31, 32, 48, 64])
+@pytest.mark.parametrize("size_px", [16, 32, 50])
 def test_all_sides_give_opencvs_bytes(intels, size_px):
-    sides = np.arange(1, 401)
+    sides = np.concatenate([np.arange(1, 150), np.arange(150, 401, 3)])
     # Some reach beyond the image, on every side.
     corners = np.random.default_rng(size_px).integers(-60, 200, (len(sides), 2))
     off = differences(np.column_stack([corners, sides, sides]), size_px)
@@ -60,7 +65,7 @@ windows = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(windows, st.integers(16, 64), st.integers(0, 2**32 - 1))
 @example([(-500, 0, 30), (0, 900, 30), (449, 429, 64), (0, 0, 400)], 32, 0)
 def test_any_windows_give_opencvs_bytes(windows, size_px, seed):
@@ -95,3 +100,56 @@ def test_no_windows_give_no_crops():
         32,
         3,
     )
+
+
+def test_a_gpu_cuts_beside_its_network(pretended_gpu):
+    sides = np.arange(20, 80)
+    windows = np.column_stack([np.tile([30, 40], (60, 1)), sides, sides])
+    pixels, there = torch.from_numpy(IMAGE), torch.cuda.Event()
+    there.record(torch.cuda.Stream())
+    heard = []
+
+    arrive = begin_crops(TileOnGpu(pixels, there), windows, 32)
+    with listening(heard.append):
+        crops = arrive()
+
+    expected = crops_on_device(pixels, windows, 32).numpy()
+    assert np.array_equal(crops, expected)
+    assert crops.flags.writeable
+    beside = pretended_gpu.stream("crops")
+    assert beside.waits == [there]
+    assert pretended_gpu.used == [beside]
+    assert [span.work for span in heard] == ["crops"]
+
+
+def test_a_gpu_with_too_little_memory_is_told_what_to_do(pretended_gpu, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(cut_on_device, "crops_on_device", fail)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.Stream())
+    with pytest.raises(ModelError, match=r"2 crops.*nuclei\.batch_size"):
+        begin_crops(TileOnGpu(torch.from_numpy(IMAGE), there), np.full((2, 4), 40), 32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("allow_tf32", [False, True])
+def test_a_gpu_gives_the_bytes_of_the_cpu(allow_tf32, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allow_tf32)
+    sides = np.arange(3, 300)
+    windows = np.column_stack([np.tile([-20, 140], (len(sides), 1)), sides, sides])
+    pixels = torch.from_numpy(IMAGE)
+    there = torch.cuda.Event()
+    there.record()
+    tile = TileOnGpu(pixels.cuda(), there)
+    heard = []
+    with listening(heard.append), ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(lambda _: begin_crops(tile, windows, 32), range(8)))
+        crops = [arrive() for arrive in asked]
+
+    expected = crops_on_device(pixels, windows, 32).numpy()
+    assert all(np.array_equal(cut, expected) for cut in crops)
+    assert len(heard) == 8
+    assert all(span.begin < span.end < time.perf_counter() + 1e-3 for span in heard)

@@ -4,8 +4,8 @@ Rows and columns of a kernel are summed as shifted images. A convolution would b
 a GPU cuDNN computes it in TF32 unless somebody switched that off: ten bits of each value, while
 slopes are small differences of them.
 
-What is filtered comes down as float32: of 74,000 drawn nuclei none changes. As float16, half of it,
-0.6 % change by a pixel or more, and 0.06 % by more than a hundredth of their area.
+What is filtered comes down as float32: of 74,000 drawn nuclei two change, by a pixel where they
+touch. As float16, half of it, 0.6 % change, and 0.06 % by more than a hundredth of their area.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def rise_on_device(hv: torch.Tensor, gradient_range: tuple[float, float] | None) -> torch.Tensor:
     """The smaller of the two slopes of ``hv`` on the scale of the range: (h, w) float32.
 
-    That of ``hovernet_instances`` but for rounding (4e-7), where ``hv`` (h, w, 2) is.
+    That of ``hovernet_instances`` but for rounding (2e-7), where ``hv`` (h, w, 2) is.
     """
     import torch
 
@@ -58,11 +58,16 @@ def _slope(image: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def _correlated(image: torch.Tensor, weights: list[float], axis: int) -> torch.Tensor:
-    """``image`` (h, w), mirrored at its edges, correlated with ``weights`` along ``axis``."""
+    """``image`` (h, w), mirrored at its edges, correlated with ``weights`` along ``axis``.
+
+    Weights are symmetric or antisymmetric: pixels are summed two by two, so that what is flat has
+    no slope at all.
+    """
     n, reach = image.shape[axis], len(weights) // 2
     wide = image.index_select(axis, mirrored(range(-reach, n + reach), n, image.device))
-    total = wide.narrow(axis, 0, n) * weights[0]
-    for shift, weight in enumerate(weights[1:], start=1):
-        if weight:
-            total.add_(wide.narrow(axis, shift, n), alpha=weight)
+    total = wide.narrow(axis, reach, n) * weights[reach]
+    for away in range(1, reach + 1):
+        before, after = (wide.narrow(axis, reach + step, n) for step in (-away, away))
+        pair = after + before if weights[0] == weights[-1] else after - before
+        total.add_(pair, alpha=weights[reach + away])
     return total
