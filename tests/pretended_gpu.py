@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
@@ -48,24 +49,25 @@ def pretended_gpu(monkeypatch):
     """The GPU's code on the CPU."""
     import torch
 
-    compute = Stream()
-    here, used, devices = [compute], [], []
+    compute, used = Stream(), []
+    here = ContextVar("here", default=compute)
+    current = ContextVar("current", default=None)  # each thread has its own, as with CUDA
 
     @contextmanager
     def on_stream(stream):
-        here.append(stream)
+        before = here.set(stream)
         yield
-        here.pop()
+        here.reset(before)
 
     @contextmanager
     def on_device(device):
-        devices.append(str(device))
+        before = current.set(str(device))
         yield
-        devices.pop()
+        current.reset(before)
 
     def current_stream():
-        assert devices, "of whichever device is the current one"
-        return here[-1]
+        assert current.get(), "that of whichever device is the current one"
+        return here.get()
 
     empty = torch.empty
 
