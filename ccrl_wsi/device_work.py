@@ -51,14 +51,14 @@ class GpuWork:
     """Work that a GPU was given, between two moments of a stream. Pauses in it count."""
 
     name: str
-    device: str
+    clock: _Clock
     began: torch.cuda.Event
     ended: torch.cuda.Event
 
     def tell(self) -> None:
         """Tell who listens in this thread. Only when ``ended`` is over."""
         if _LISTENER.get() is not None:
-            begin = _clock(self.device).seconds_at(self.began)
+            begin = self.clock.seconds_at(self.began)
             tell(Span(self.name, begin, begin + self.began.elapsed_time(self.ended) / 1000))
 
 
@@ -67,12 +67,13 @@ def gpu_work(name: str, device: str) -> Iterator[GpuWork]:
     """What the block gives to the current stream of ``device``, which must be the current one."""
     import torch
 
+    clock = _clock(device)
     began, ended = (
         torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
         for _ in range(2)
     )
     began.record(torch.cuda.current_stream())
-    yield GpuWork(name, device, began, ended)
+    yield GpuWork(name, clock, began, ended)
     ended.record(torch.cuda.current_stream())
 
 

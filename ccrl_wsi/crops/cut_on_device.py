@@ -22,10 +22,11 @@ from ccrl_wsi.crops.resize_taps import taps_of
 from ccrl_wsi.device_work import FIRST, TileOnGpu, enough_memory, gpu_work, stream_of
 
 PIXELS_AT_ONCE = 2**21
-"""Of windows or crops, whichever are larger: a batch takes about 100 MB."""
+"""Of windows or crops, whichever are larger: a batch takes about 50 MB."""
 
-STEPS = [0, 8, *(8 * 2**i * step // 4 for i in range(13) for step in (5, 6, 7, 8))]
-"""Windows of sides between two of these go together: they are padded by a quarter at most."""
+STEPS = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Windows of sides between two of these go together, padded to the greater: asking a GPU for one
+more batch costs more than the padding. Larger windows are rare, and go with those of their side."""
 
 
 def crops_on_device(image: Tensor, windows: IntArray, size_px: int) -> Tensor:
@@ -84,9 +85,11 @@ def begin_crops(tile: TileOnGpu, windows: IntArray, size_px: int) -> Callable[[]
 
 def _batches(sides: IntArray, size_px: int) -> Iterator[tuple[slice, int, int]]:
     """Windows of ascending ``sides`` that go together, and the least and greatest such side."""
-    ends = np.searchsorted(sides, STEPS, side="right").tolist()
+    steps = [*STEPS, *np.unique(sides[sides > STEPS[-1]]).tolist()]
+    ends = np.searchsorted(sides, steps, side="right").tolist()
     for step, (first, end) in enumerate(pairwise(ends)):
-        low, high = STEPS[step] + 1, STEPS[step + 1]
+        high = steps[step + 1]
+        low = steps[step] + 1 if high <= STEPS[-1] else high
         at_once = max(1, PIXELS_AT_ONCE // max(high, size_px) ** 2)
         for begin in range(first, end, at_once):
             yield slice(begin, min(begin + at_once, end)), low, high

@@ -4,8 +4,9 @@ Rows and columns of a kernel are summed as shifted images. A convolution would b
 a GPU cuDNN computes it in TF32 unless somebody switched that off: ten bits of each value, while
 slopes are small differences of them.
 
-What is filtered comes down as float32: of 74,000 drawn nuclei two change, by a pixel where they
-touch. As float16, half of it, 0.6 % change, and 0.06 % by more than a hundredth of their area.
+What is filtered comes down as float32: of 74,000 drawn nuclei none changes (another order of sums
+moved one pixel between two). As float16, half of it, 0.6 % change, and 0.06 % by more than a
+hundredth of their area.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 def rise_on_device(hv: torch.Tensor, gradient_range: tuple[float, float] | None) -> torch.Tensor:
     """The smaller of the two slopes of ``hv`` on the scale of the range: (h, w) float32.
 
-    That of ``hovernet_instances`` but for rounding (2e-7), where ``hv`` (h, w, 2) is.
+    That of ``hovernet_instances`` but for rounding (3e-7), where ``hv`` (h, w, 2) is.
     """
     import torch
 
     rises = []
     for axis in (0, 1):
         slope = _slope(hv[..., axis].float(), axis)
-        low, high = gradient_range or slope.aminmax()
-        width = torch.as_tensor(high - low, dtype=torch.float32, device=slope.device)
-        gain = torch.where(width > 0, 1 / width, 0.0)
-        rises.append(slope.mul_(gain).sub_(low * gain))
+        if gradient_range is None:
+            # Stays there: a number that the host sends or asks for waits for the network.
+            lowest, highest = slope.aminmax()
+            gain = (1 / (highest - lowest)).masked_fill(highest <= lowest, 0.0)
+            rises.append((slope - lowest).mul_(gain))
+        else:
+            low, high = gradient_range
+            rises.append(slope.sub_(low).mul_(1 / (high - low)))
     return torch.minimum(*rises)
 
 
