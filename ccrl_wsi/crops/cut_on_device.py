@@ -36,9 +36,7 @@ def crops_on_device(image: Tensor, windows: IntArray, size_px: int) -> Tensor:
     """
     crops = image.new_empty((len(windows), size_px, size_px, 3))
     order = np.argsort(windows[:, 2], kind="stable")
-    sorted_windows, numbers = (
-        _sent(array, image.device) for array in (windows[order, :3], order.astype(np.int64))
-    )
+    sorted_windows, numbers = (_sent(array, image.device) for array in (windows[order, :3], order))
     for some, low, high in _batches(windows[order, 2], size_px):
         corners, side = sorted_windows[some, :2], sorted_windows[some, 2]
         taps = [
@@ -60,7 +58,7 @@ def begin_crops(tile: TileOnGpu, windows: IntArray, size_px: int) -> Callable[[]
         If the GPU has too little memory.
     """
     device = str(tile.pixels.device)
-    advice = "Set nuclei.batch_size, compute.threads or compute.extract_behind lower."
+    advice = "Set nuclei.batch_size lower, or threads in the machine file."
     with (
         enough_memory(device, f"the {len(windows)} crops of a tile", advice),
         torch.inference_mode(),
@@ -68,11 +66,11 @@ def begin_crops(tile: TileOnGpu, windows: IntArray, size_px: int) -> Callable[[]
     ):
         stream = stream_of(device, "crops", FIRST)
         stream.wait_event(tile.there)
+        tile.pixels.record_stream(stream)
         with torch.cuda.stream(stream), gpu_work("crops", device) as work:
             crops = crops_on_device(tile.pixels, windows, size_px)
             sent = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
             sent.copy_(crops, non_blocking=True)
-        tile.pixels.record_stream(stream)
 
     def arrived() -> ByteArray:
         work.ended.synchronize()
@@ -145,7 +143,7 @@ def _summed(values_of: Callable[[int], Tensor], weights: Tensor) -> Tensor:
 def _sent(array: IntArray, device: torch.device) -> Tensor:
     """``array`` there; a GPU's stream fetches it when it comes to it."""
     if device.type != "cuda":
-        return torch.from_numpy(array)
+        return torch.from_numpy(array.astype(np.int64))
     staged = torch.empty(array.shape, dtype=torch.int64, pin_memory=True)
     staged.numpy()[...] = array
     return staged.to(device, non_blocking=True)
