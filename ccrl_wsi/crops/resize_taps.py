@@ -51,7 +51,7 @@ def taps_of(sides: range, size_px: int, *, in_fixed_point: bool) -> Taps:
     """How squares of ``sides`` are resized to ``size_px``.
 
     ``in_fixed_point``: cubic weights are rounded to 11 bits, as OpenCV does it without Intel's
-    library. That changes up to 8 % of the bytes of an enlarged crop, by one.
+    library. That changes up to 9 % of the bytes of an enlarged crop, by one.
     """
     tables = [_taps(side, size_px, in_fixed_point) for side in sides]
     n_taps = max(table[0].shape[1] for table in tables)
