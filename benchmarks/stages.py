@@ -40,7 +40,7 @@ from ccrl_wsi.tiles.grid import cut_tiles
 from pipelines.plan import halo_px, make_grid
 from pipelines.resolved_settings import resolved
 from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 from pipelines.tools import encoder_of, segmenter_of
 
 Works = Mapping[str, Callable[[], object]]
@@ -155,12 +155,13 @@ def works_of(settings: Settings, path: Path) -> tuple[Works, str]:
     tiles = list(cut_tiles(grid.extent, settings.tiles.core_px, halo))
     tile = tiles[len(tiles) // 2]
     rgb = reader.read(tile.read, grid)
-    maps = segmenter.predict(rgb, grid.mpp).wait()
+    prediction = segmenter.predict(rgb, grid.mpp)
+    maps, pixels = prediction.wait(), TilePixels(rgb, prediction.tile)
     view = SlideView(reader, grid, _Everywhere())
 
     def finish() -> Any:
         return cells_of_tile(
-            rgb, tile, view, lambda *_: segmenter.segment(maps), settings, Stopwatch()
+            pixels, tile, view, lambda *_: segmenter.segment(maps), settings, Stopwatch()
         )[0]
 
     cells = finish()

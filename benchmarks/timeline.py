@@ -5,9 +5,9 @@
 Without a slide one is drawn (4096 px at 0.25 um per pixel, 5000 nuclei per mm2, JPEG). The
 partition in the middle of the slide is done twice, first to warm up. Written are ``timeline.png``
 and ``timeline.json``, which chrome://tracing and https://ui.perfetto.dev open. Printed is how
-busy each lane was; the busiest one binds. Loading and writing are in the picture, not in the
-seconds per mm2. A GPU's bars are as long as its work took and end where its maps were fetched,
-which may be later than it ended.
+busy each lane was; the busiest one binds. Loading networks is in the picture, not in the seconds
+per mm2. A GPU has a row for each kind of its work, which may overlap; its bars lie where the work
+was, by a CUDA event whose time both it and the host know.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipelines.stopwatch import Event, Stopwatch
 COLORS = {
     "load": "#bab0ac", "read": "#4e79a7", "network": "#f28e2b", "segment": "#59a14f",
     "outline": "#76b7b2", "measure": "#edc948", "crop": "#b07aa1", "embed": "#e15759",
-    "write": "#9c755f",
+    "write": "#9c755f", "GPU network": "#a85c12", "GPU crops": "#7c4a73", "GPU encoder": "#9e2f31",
 }  # fmt: skip
 WAITING = "#eeeeee"
 
@@ -68,7 +68,8 @@ def observe(job: PartitionJob) -> tuple[Tally, list[Event]]:
 
 def lanes_of(events: Sequence[Event]) -> list[str]:
     """The threads, in the order of the work; the GPU after the one that asks it."""
-    order = {"reader": 0, "MainThread": 1, "GPU": 2, "nuclei": 3}
+    order = {"reader": 0, "MainThread": 1, "GPU network": 2, "nuclei": 3}
+    order |= {"GPU crops": 4, "GPU encoder": 5}
     return sorted({e.lane for e in events}, key=lambda lane: (order[lane.split("_")[0]], lane))
 
 
@@ -111,11 +112,11 @@ def draw_timeline(events: Sequence[Event], path: Path) -> None:
 
 
 def table_of(tally: Tally) -> Table:
-    """How busy each lane was, from the first tile to the last embedding."""
+    """How busy each lane was, from opening the slide to the part on disk."""
     area_mm2 = tally.area_mm2
     per_mm2 = tally.wall_seconds / area_mm2
     table = Table(
-        f"{area_mm2:.2f} mm2, {tally.n_cells} cells, {per_mm2:.2f} s/mm2 but for load and write",
+        f"{area_mm2:.2f} mm2, {tally.n_cells} cells, {per_mm2:.2f} s/mm2 but for loading networks",
         ("lane", "s/mm2", "share of the time"),
     )
     for lane, share in tally.lane_shares().items():

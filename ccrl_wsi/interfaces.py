@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.device_work import TileOnGpu
 from ccrl_wsi.geometry import Box, PixelGrid
 from ccrl_wsi.records import Segmentation, SlideInfo
 
@@ -67,12 +68,15 @@ class Prediction(Protocol):
     """Maps of one image that a device may still be working on."""
 
     @property
-    def device_seconds(self) -> float:
-        """How long a GPU was busy with them, known once they are there; 0 on CPU cores."""
+    def tile(self) -> TileOnGpu | None:
+        """The image's pixels, where a GPU still has them; None on CPU cores."""
         ...
 
     def wait(self) -> Maps:
-        """The maps, as soon as they are there. May be called from any thread."""
+        """The maps, as soon as they are there. May be called from any thread.
+
+        When a GPU was at them is told to who listens there (``device_work.listening``).
+        """
         ...
 
 

@@ -10,6 +10,7 @@ ADVICE = {
     "read": "reader-bound: read more tiles ahead (compute.read_ahead), or give more workers or a "
     "faster disk",
     "network": "the segmentation network binds: a GPU, or more of them, would help",
+    "gpu": "the GPU binds, which is what a GPU is for: more of them would help",
     "nuclei": "nuclei bind, not pixels: more workers, or beside a GPU more threads "
     "(compute.extract_behind), would help",
     "embed": "the encoder binds: a GPU, or a larger embedding.batch_size, would help",
@@ -32,7 +33,8 @@ def find_bottleneck(tally: Tally) -> Bottleneck | None:
     """What holds the tally's partitions up most; None where nothing took time.
 
     Lanes work side by side, so that the longest of them binds; what lies outside them comes on top.
-    A network on a GPU is asked in no time: what counts is how long the GPU took.
+    A network on a GPU is asked in no time: what counts is how long the GPU took, for crops and
+    embeddings too.
     """
     busy = dict(tally.lane_seconds)
     busy |= {stage: s for stage, s in tally.seconds.items() if stage in ("embed", "load")}
@@ -40,7 +42,8 @@ def find_bottleneck(tally: Tally) -> Bottleneck | None:
         # Partitions done at the same time share the GPU, and so they do here what is theirs.
         at_once = tally.elapsed_seconds / tally.wall_seconds if tally.wall_seconds else 1.0
         busy = {stage: seconds / max(at_once, 1.0) for stage, seconds in busy.items()}
-        busy["network"] = tally.device_seconds
+        busy.pop("network", None)
+        busy["gpu"] = tally.device_seconds
     total = sum(busy.values())
     if total <= 0:
         return None

@@ -99,10 +99,13 @@ class Tally:
     lane_seconds
         Time by lane (reading, network, nuclei), shared by its threads: the longest one binds.
     elapsed_seconds
-        From the first tile to the last embedding. Partitions done at the same time count in full.
+        From opening the slide to the part on disk (in the part's own header: to its writing).
+        Loading networks, once a worker, is not in it. Partitions done at the same time count in
+        full.
     wall_seconds, device_seconds
         The same, shared by the partitions that a process does at the same time; and of that, how
-        long its GPU was at the segmenter's work, pauses between its kernels included.
+        long its GPU was at the segmenter's tiles, at crops and at the encoder's batches. What it
+        did at the same time counts once; pauses between kernels of one tile or batch count.
     """
 
     n_cells: int = 0
@@ -135,12 +138,13 @@ class Tally:
         )
 
     def lane_shares(self) -> dict[str, float]:
-        """Share of the time that each lane was busy; that of a network on a GPU is the GPU's."""
+        """Share of the time that each lane was busy; a GPU takes the place of asking it."""
         if not self.elapsed_seconds:
             return {}
         shares = {lane: busy / self.elapsed_seconds for lane, busy in self.lane_seconds.items()}
         if self.device_seconds:
-            shares["network"] = self.device_seconds / self.wall_seconds
+            shares.pop("network", None)
+            shares["gpu"] = self.device_seconds / self.wall_seconds
         return shares
 
 

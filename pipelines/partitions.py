@@ -16,6 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.device_work import listening
 from ccrl_wsi.embeddings.encoders import NEED_OUTLINES
 from ccrl_wsi.errors import SlideError
 from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter, SlideReader
@@ -28,7 +29,7 @@ from pipelines.jobs import PartitionJob, Tally
 from pipelines.lanes import Lanes, in_order, lanes_for
 from pipelines.second_reading import SecondReading
 from pipelines.stopwatch import SharedTime, Stopwatch
-from pipelines.tile_pass import Segment, SlideView, cells_of_tile
+from pipelines.tile_pass import Segment, SlideView, TilePixels, cells_of_tile
 from pipelines.tools import encoder_of, reader_of, segmenter_of, tissue_of
 
 log = logging.getLogger("ccrl_wsi")
@@ -64,13 +65,18 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
     """
     watch = watch or Stopwatch()
     with watch.stage("load"):
-        view = SlideView(_reader(job), job.grid, tissue_of(job.tissue))
         segmenter, encoder = segmenter_of(job.settings), encoder_of(job.settings)
+    is_network = isinstance(segmenter, NetworkSegmenter)
     is_on_gpu = isinstance(segmenter, NetworkSegmenter) and segmenter.device.startswith("cuda")
     lanes = lanes_for(job.settings.compute, on_gpu=is_on_gpu)
     began = perf_counter()
-    is_on_cores = isinstance(segmenter, NetworkSegmenter) and not is_on_gpu
-    with PASSING.share() as share, freed_memory_kept(of_network=is_on_cores):
+    with (
+        PASSING.share() as finding,
+        freed_memory_kept(of_network=is_network and not is_on_gpu),
+        listening(watch.device_worked),
+    ):
+        with watch.stage("load"):
+            view = SlideView(_reader(job), job.grid, tissue_of(job.tissue))
         cells, n_again, skipped = _Pass(job, view, segmenter, lanes, watch).cells()
         with watch.stage("embed"):
             embedding = encoder(cells.crops, _measurements(cells, job))
@@ -87,12 +93,16 @@ def run_partition(job: PartitionJob, watch: Stopwatch | None = None) -> Tally:
         seconds=watch.seconds,
         lane_seconds=lanes.busy(watch.seconds),
         elapsed_seconds=perf_counter() - began,
-        wall_seconds=share[0],
+        wall_seconds=finding[0],
         device_seconds=watch.device_seconds,
     )
-    with watch.stage("write"):
+    with PASSING.share() as writing, watch.stage("write"):
         write_part(job.target, cells, {"fingerprint": job.fingerprint, "tally": asdict(tally)})
-    return tally
+    return replace(
+        tally,
+        elapsed_seconds=perf_counter() - began,
+        wall_seconds=finding[0] + writing[0],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +160,8 @@ class _Pass:
         """The cells of a tile and how many crops were read again; None if it is left out."""
         if seen.rgb is None:
             return None
-        with telling(place=_place(seen.tile)), self._skipping():
+        heard = listening(self.watch.device_worked)  # in this thread
+        with telling(place=_place(seen.tile)), self._skipping(), heard:
             return self._cells_of(seen, seen.rgb)
         return None
 
@@ -167,15 +178,13 @@ class _Pass:
     def _cells_of(self, seen: _Seen, rgb: ByteArray) -> tuple[Cells, int]:
         """Waits for the maps of the tile."""
         segment: Segment = self.segmenter
+        pixels = TilePixels(rgb)
         if isinstance(self.segmenter, NetworkSegmenter) and seen.prediction is not None:
-            segment = partial(_of_maps, self.segmenter, self._arrived(seen.prediction))
-        return cells_of_tile(rgb, seen.tile, self.view, segment, self.job.settings, self.watch)
-
-    def _arrived(self, prediction: Prediction) -> Maps:
-        with self.watch.waiting("maps"):
-            maps = prediction.wait()
-        self.watch.device_worked(prediction.device_seconds, perf_counter())
-        return maps
+            with self.watch.waiting("maps"):
+                maps = seen.prediction.wait()
+            segment = partial(_of_maps, self.segmenter, maps)
+            pixels = TilePixels(rgb, seen.prediction.tile)
+        return cells_of_tile(pixels, seen.tile, self.view, segment, self.job.settings, self.watch)
 
 
 def _reader(job: PartitionJob) -> SlideReader:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, current_thread
 from time import perf_counter
 from typing import NamedTuple
 
+from ccrl_wsi.device_work import Span
 from pipelines.faults import telling
 
 
@@ -57,18 +59,47 @@ class Stopwatch:
                 event = Event(current_thread().name, f"wait for {name}", begin, perf_counter())
                 self.events.append(event)
 
-    def device_worked(self, seconds: float, end: float) -> None:
-        """Count ``seconds`` of a GPU's work, which ended before ``end`` (``perf_counter``)."""
+    def device_worked(self, span: Span) -> None:
+        """Count what of ``span`` no other work of this process's GPU has covered yet."""
+        seconds = GPU_AT_WORK.add(span.begin, span.end)
         with self._adding:
             self.device_seconds += seconds
-        if self._keeps_events and seconds:
-            self.events.append(Event("GPU", "network", end - seconds, end))
+        if self._keeps_events:
+            self.events.append(Event(f"GPU {span.work}", f"GPU {span.work}", span.begin, span.end))
 
     def _add(self, event: Event) -> None:
         with self._adding:
             self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + event.end - event.begin
         if self._keeps_events:
             self.events.append(event)
+
+
+class UnitedTime:
+    """Time that is counted once, however many things happened in it."""
+
+    def __init__(self) -> None:
+        self._adding = Lock()
+        # Stretches that neither meet nor overlap, in order.
+        self._begins: list[float] = []
+        self._ends: list[float] = []
+
+    def add(self, begin: float, end: float) -> float:
+        """The seconds from ``begin`` to ``end`` that were not in any stretch yet."""
+        with self._adding:
+            first, last = bisect_left(self._ends, begin), bisect_right(self._begins, end)
+            met = list(zip(self._begins[first:last], self._ends[first:last], strict=True))
+            known = sum(min(end, e) - max(begin, b) for b, e in met)
+            self._begins[first:last] = [min([begin, *(b for b, _ in met)])]
+            self._ends[first:last] = [max([end, *(e for _, e in met)])]
+            if len(self._begins) > _STRETCHES:
+                # Nothing that ended so long ago is still to be told.
+                del self._begins[: _STRETCHES // 2], self._ends[: _STRETCHES // 2]
+        return end - begin - known
+
+
+_STRETCHES = 10_000
+GPU_AT_WORK = UnitedTime()
+"""Of this process's GPU, whichever partition it works for."""
 
 
 class SharedTime:

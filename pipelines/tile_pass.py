@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from ccrl_wsi.config import Settings
 from ccrl_wsi.crops.cut import crop_windows, cut_crops, inside
+from ccrl_wsi.device_work import TileOnGpu
 from ccrl_wsi.geometry import Box, PixelGrid
 from ccrl_wsi.interfaces import SlideReader
 from ccrl_wsi.nuclei.measurements import measure
@@ -33,8 +35,32 @@ class SlideView:
     tissue: Tissue
 
 
+@dataclass(frozen=True, slots=True)
+class TilePixels:
+    """A tile's pixels, where the stages find them.
+
+    Parameters
+    ----------
+    rgb
+        (height, width, 3) uint8, on the host.
+    on_gpu
+        The same, if a GPU has them: it then cuts the crops. None where it has not.
+    """
+
+    rgb: ByteArray
+    on_gpu: TileOnGpu | None = None
+
+    def begin_crops(self, windows: IntArray, size_px: int) -> Callable[[], ByteArray]:
+        """Crops as of :func:`cut_crops`, when they are asked for; a GPU begins at once."""
+        if self.on_gpu is None:
+            return partial(cut_crops, self.rgb, windows, size_px)
+        from ccrl_wsi.crops.cut_on_device import begin_crops
+
+        return begin_crops(self.on_gpu, windows, size_px)
+
+
 def cells_of_tile(
-    rgb: ByteArray,
+    pixels: TilePixels,
     tile: Tile,
     view: SlideView,
     segment: Segment,
@@ -43,9 +69,10 @@ def cells_of_tile(
 ) -> tuple[Cells, int]:
     """The nuclei that ``tile`` owns, not embedded yet, and how many crops were read again.
 
-    ``rgb`` are the pixels of ``tile.read``; ``segment`` is a segmenter, or what is left for it to
+    ``pixels`` are those of ``tile.read``; ``segment`` is a segmenter, or what is left for it to
     do when its network has seen them.
     """
+    rgb = pixels.rgb
     with watch.stage("segment"):
         found = segment(rgb, view.grid.mpp)
     with watch.stage("outline"):
@@ -55,10 +82,15 @@ def cells_of_tile(
         rows = np.flatnonzero(_is_kept(regions, sums, centroid_px, tile, view, settings))
         own = regions.where(rows)
         outlines = trace_outlines(found.labels, own)
+    with watch.stage("crop"):
+        scale, size_px = settings.crops.rule
+        windows = crop_windows(own.boxes, scale)
+        cut = pixels.begin_crops(windows, size_px)
     with watch.stage("measure"):
         measurements = measure(rgb, found.labels, own, outlines, view.grid.mpp)
     with watch.stage("crop"):
-        crops, n_again = _crops(rgb, own.boxes, tile, view, settings)
+        crops = cut()
+        n_again = _read_again(crops, windows, tile, view)
     corner = (tile.read.left, tile.read.top)
     inner = np.array(inner_sides(tile, view.grid.extent))
     cells = Cells(
@@ -93,20 +125,15 @@ def _is_kept(
     return keep
 
 
-def _crops(
-    rgb: ByteArray, boxes: IntArray, tile: Tile, view: SlideView, settings: Settings
-) -> tuple[ByteArray, int]:
-    """Crops of all boxes; windows that reach beyond the pixels at hand are read from the slide."""
-    scale, size_px = settings.crops.rule
-    windows = crop_windows(boxes, scale)
-    crops = cut_crops(rgb, windows, size_px)
+def _read_again(crops: ByteArray, windows: IntArray, tile: Tile, view: SlideView) -> int:
+    """Read windows that reach beyond the pixels at hand from the slide; how many there were."""
     extent = view.grid.extent
     missing = np.flatnonzero(~inside(_within(windows, tile.read, extent), _local(tile.read)))
     for row in missing:
         left, top, side, _ = (int(value) for value in windows[row])
         box = Box(left + tile.read.left, top + tile.read.top, side, side)
-        crops[row] = read_crop(view.reader, view.grid, box, size_px)
-    return crops, len(missing)
+        crops[row] = read_crop(view.reader, view.grid, box, crops.shape[1])
+    return len(missing)
 
 
 def read_crop(reader: SlideReader, grid: PixelGrid, window: Box, size_px: int) -> ByteArray:

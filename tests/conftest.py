@@ -13,6 +13,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest  # noqa: E402
 
 from tests.object_stores import s3_server  # noqa: E402
+from tests.pretended_gpu import pretended_gpu  # noqa: E402, F401
 
 ROOT = Path(__file__).resolve().parents[1]
 

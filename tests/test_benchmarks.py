@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from importlib import import_module
@@ -13,6 +14,7 @@ import pytest
 
 from ccrl_wsi.geometry import Box
 from pipelines.jobs import Tally
+from pipelines.stopwatch import Event
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -96,4 +98,18 @@ def test_lanes_are_told_per_area(benchmark):
         device_seconds=3.0,
     )
     table = benchmark("timeline").table_of(tally)
-    assert table.rows == [("read", 0.5, 0.25), ("network", 1.5, 0.75)]
+    assert table.rows == [("read", 0.5, 0.25), ("gpu", 1.5, 0.75)]
+
+
+def test_what_a_gpu_did_has_rows_of_its_own_in_the_picture(benchmark, tmp_path):
+    timeline = benchmark("timeline")
+    lanes = ["nuclei_1", "GPU crops", "MainThread", "GPU encoder", "reader_0", "GPU network"]
+    events = [Event(lane, lane.split("_")[0], i / 10, 1.0) for i, lane in enumerate(lanes)]
+
+    in_order = ["reader_0", "MainThread", "GPU network", "nuclei_1", "GPU crops", "GPU encoder"]
+    assert timeline.lanes_of(events) == in_order
+    colors = [timeline.COLORS[lane] for lane in lanes if lane.startswith("GPU")]
+    assert len({*colors, timeline.COLORS["network"], timeline.WAITING}) == 5
+    timeline.write_trace(events, tmp_path / "timeline.json")
+    rows = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+    assert [row["tid"] for row in rows] == lanes

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccrl_wsi.device_work import listening
 from ccrl_wsi.devices import ASKING_GPU
 from ccrl_wsi.embeddings.ccrl_encoder import CPU_BATCH, CcrlEncoder, unit_rows
 from ccrl_wsi.embeddings.checkpoint import save_checkpoint
@@ -180,35 +181,46 @@ def test_the_gpu_agrees_with_the_cpu(path):
     np.testing.assert_allclose(gpu, cpu, rtol=1e-2, atol=1e-2 * np.abs(cpu).max())
 
 
-class Moment:
-    """Stands in for a CUDA event; counts those recorded that nobody waited for."""
+def test_a_gpu_is_given_few_batches_ahead_and_nothing_of_another_thread_between(
+    path, monkeypatch, pretended_gpu
+):
+    moments, seen, heard = [], [], []
 
-    under_way = 0
+    class Moment(torch.cuda.Event):
+        def record(self, stream):
+            super().record(stream)
+            if self.options.get("blocking"):  # not the clock's
+                moments.append(self)
 
-    def __init__(self, **_):
-        pass
-
-    def record(self):
-        Moment.under_way += 1
-
-    def synchronize(self):
-        Moment.under_way -= 1
-
-
-def test_a_gpu_is_given_few_batches_ahead_and_nothing_of_another_thread_between(path, monkeypatch):
-    empty, seen = torch.empty, []
+    monkeypatch.setattr(torch.cuda, "Event", Moment)
     encoder = CcrlEncoder(path, "cpu", 4)
     expected = encoder(crops(30), NO_MEASUREMENTS)
     encoder._is_gpu = True
-    encoder._network.register_forward_hook(
-        lambda *_: seen.append((Moment.under_way, ASKING_GPU.locked()))
-    )
-    monkeypatch.setattr(torch.cuda, "Event", Moment)
-    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **o: empty(*size, **o))
 
-    found = encoder(crops(30), NO_MEASUREMENTS)
+    def note(*_):
+        ended = moments[1:-1:2]
+        seen.append((sum(not moment.is_over for moment in ended), ASKING_GPU.locked()))
+
+    encoder._network.register_forward_hook(note)
+    with listening(heard.append):
+        found = encoder(crops(30), NO_MEASUREMENTS)
 
     assert found.tobytes() == expected.tobytes()
     # Eight batches; beside each, one more at most.
     assert seen == [(0, True)] + [(1, True)] * 7
+    assert not ASKING_GPU.locked()
+    assert [span.work for span in heard] == ["encoder"] * 8
+    ends = [end for span in heard for end in (span.begin, span.end)]
+    assert ends == sorted(ends)
+
+
+def test_a_gpu_with_too_little_memory_is_told_what_to_do(path, monkeypatch, pretended_gpu):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    encoder = CcrlEncoder(path, "cpu", 4)
+    encoder._is_gpu = True
+    monkeypatch.setattr(encoder, "_look", fail)
+    with pytest.raises(ModelError, match=r"4 crops.*embedding\.batch_size"):
+        encoder(crops(30), NO_MEASUREMENTS)
     assert not ASKING_GPU.locked()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ccrl_wsi import device_work
 from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.device_work import listening
 from ccrl_wsi.nuclei import tile_maps
 from ccrl_wsi.nuclei.compact import load_compact
 from ccrl_wsi.nuclei.folding import fold_norms_in_sequences
@@ -74,7 +74,7 @@ def test_maps_of_a_tile_are_those_of_its_windows():
     prediction = predict_tile(rgb, windows, question())
 
     same(prediction.wait(), on_the_host(rgb, windows, 1))
-    assert prediction.device_seconds == 0
+    assert prediction.tile is None
 
 
 def test_pixels_that_must_not_be_written_to_are_no_trouble(recwarn):
@@ -94,71 +94,6 @@ def test_a_batch_holds_as_many_pixels_whatever_the_windows():
     assert question("cpu", 4).at_once(small) == 1
 
 
-class Stream:
-    """Stands in for a CUDA stream: remembers what it was told."""
-
-    def __init__(self, *_, **__):
-        self.waits = []
-
-    def wait_stream(self, other):
-        self.waits.append(other)
-
-    def wait_event(self, event):
-        self.waits.append(event)
-
-
-class Moment:
-    """Stands in for a CUDA event."""
-
-    def __init__(self, **options):
-        self.options, self.recorded_on = options, None
-
-    def record(self, stream):
-        self.recorded_on = stream
-
-    def synchronize(self):
-        assert self.recorded_on is not None
-
-    def elapsed_time(self, later):
-        assert self.options["enable_timing"]
-        assert later.options["enable_timing"]
-        return 250.0
-
-
-@pytest.fixture
-def pretended_gpu(monkeypatch):
-    """The GPU's code on the CPU: what is called, in which order, on which stream."""
-    compute = Stream()
-    here = [compute]
-    used = []
-
-    @contextmanager
-    def on_stream(stream):
-        here.append(stream)
-        yield
-        here.pop()
-
-    @contextmanager
-    def on_device(device):
-        yield
-
-    empty = torch.empty
-
-    def without_pinning(*size, pin_memory=False, **options):
-        return empty(*size, **options)
-
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "Event", Moment)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: here[-1])
-    monkeypatch.setattr(torch.cuda, "stream", on_stream)
-    monkeypatch.setattr(torch.cuda, "device", on_device)
-    monkeypatch.setattr(torch, "empty", without_pinning)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append(stream))
-    lanes = tile_maps._Streams("cpu")
-    monkeypatch.setattr(tile_maps, "_streams", lambda device: lanes)
-    return SimpleNamespace(compute=compute, lanes=lanes, used=used)
-
-
 def test_the_way_over_the_gpu_waits_where_it_must(pretended_gpu):
     rgb = noise()
     windows = plan_windows(rgb.shape[:2], 80, MARGIN, multiple=8)
@@ -166,23 +101,57 @@ def test_the_way_over_the_gpu_waits_where_it_must(pretended_gpu):
     prediction = tile_maps._on_gpu(rgb, windows, question("cpu"))
 
     same(prediction.wait(), on_the_host(rgb, windows, 1))
-    assert prediction.device_seconds == 0.25
-    compute, lanes = pretended_gpu.compute, pretended_gpu.lanes
+    compute = pretended_gpu.compute
+    up, down = (pretended_gpu.stream(use) for use in ("upload", "download"))
     # The network waits for the upload, the download for the network, the host for the download.
-    began, ended = prediction._working
-    assert compute.waits == [lanes.up]
-    assert lanes.down.waits == [ended]
-    assert began.recorded_on is ended.recorded_on is compute
-    assert prediction._arrived.recorded_on is lanes.down
+    work, tile = prediction.work, prediction.tile
+    assert tile.there.recorded_on is up
+    assert compute.waits == [tile.there]
+    assert down.waits == [work.ended]
+    assert work.began.recorded_on is work.ended.recorded_on is compute
+    assert prediction.arrived.recorded_on is down
+    assert prediction.arrived.is_over
     # Memory is not handed out again before the other streams have done with it.
-    assert pretended_gpu.used == [compute] + [lanes.down] * 3
+    assert pretended_gpu.used == [compute] + [down] * 3
+    # For crops.
+    assert np.array_equal(tile.pixels.numpy(), rgb)
+
+
+def test_what_a_gpu_makes_of_the_maps_comes_down_instead(pretended_gpu):
+    rgb = noise()
+    windows = plan_windows(rgb.shape[:2], 80, MARGIN, multiple=8)
+    asked = Question(look, "cpu", "float32", 4, lambda maps: {"red": maps["mean"][..., 0]})
+
+    assert prediction_of(asked, rgb, windows).keys() == {"red"}
+    whole = on_the_host(rgb, windows, 1)["mean"]
+    assert np.array_equal(prediction_of(asked, rgb, windows)["red"], whole[..., 0])
+    # CPU cores leave it to the host.
+    same(predict_tile(rgb, windows, asked).wait(), on_the_host(rgb, windows, 1))
+
+
+def prediction_of(asked, rgb, windows):
+    return tile_maps._on_gpu(rgb, windows, asked).wait()
+
+
+def test_when_the_gpu_worked_is_told_in_the_hosts_time(pretended_gpu):
+    rgb, heard = noise(), []
+    windows = plan_windows(rgb.shape[:2], 80, MARGIN, multiple=8)
+    began = time.perf_counter()
+    prediction = tile_maps._on_gpu(rgb, windows, question("cpu"))
+    asked = time.perf_counter()
+    with listening(heard.append):
+        prediction.wait()
+    prediction.wait()
+
+    assert [span.work for span in heard] == ["network"]
+    assert began - 1e-3 < heard[0].begin < heard[0].end < asked + 1e-3
 
 
 def test_a_gpu_that_fails_is_never_taken_for_a_bad_slide(pretended_gpu, monkeypatch):
     def fail(self):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(Moment, "synchronize", fail)
+    monkeypatch.setattr(torch.cuda.Event, "synchronize", fail)
     windows = plan_windows((60, 60), 80, MARGIN, multiple=8)
     with pytest.raises(RuntimeError, match="launch failure"):
         tile_maps._on_gpu(noise((60, 60)), windows, question("cpu")).wait()
@@ -195,11 +164,18 @@ def test_a_gpu_gives_the_maps_of_the_cpu_tile_after_tile():
     windows = [plan_windows(t.shape[:2], 400, MARGIN, multiple=8) for t in tiles]
     flying = [predict_tile(t, w, question("cuda", 1)) for t, w in zip(tiles, windows, strict=True)]
 
+    heard = []
     for rgb, window, prediction in zip(tiles, windows, flying, strict=True):
-        maps, expected = prediction.wait(), on_the_host(rgb, window, 1)
+        with listening(heard.append):
+            maps = prediction.wait()
+        expected = on_the_host(rgb, window, 1)
         np.testing.assert_allclose(maps["mean"], expected["mean"], atol=1e-2)
         assert (maps["argmax"] == expected["argmax"]).mean() > 0.999
-        assert prediction.device_seconds > 0
+        assert torch.equal(prediction.tile.pixels.cpu(), torch.from_numpy(rgb))
+    # One tile after the other, before now.
+    ends = [end for span in heard for end in (span.begin, span.end)]
+    assert ends == sorted(ends)
+    assert ends[-1] < time.perf_counter() + 1e-3
 
 
 @pytest.mark.gpu
@@ -282,16 +258,16 @@ def test_a_precision_that_cores_only_emulate_is_warned_of(monkeypatch, caplog):
     assert "emulate" in caplog.text
 
 
-def test_threads_that_ask_at_once_share_a_gpus_streams(monkeypatch):
-    class SlowStreams:
-        def __init__(self, device):
+def test_threads_that_ask_at_once_share_a_gpus_streams(pretended_gpu, monkeypatch):
+    class SlowStream:
+        def __init__(self, device, priority):
             time.sleep(0.05)
 
-    monkeypatch.setattr(tile_maps, "_Streams", SlowStreams)
-    monkeypatch.setattr(tile_maps, "_STREAMS", {})
+    monkeypatch.setattr(torch.cuda, "Stream", SlowStream)
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(tile_maps._streams, ["cuda"] * 4))
+        found = set(pool.map(lambda _: device_work.stream_of("cuda", "upload"), range(4)))
     assert len(found) == 1
+    assert device_work.stream_of("cuda", "download") not in found
 
 
 def test_threads_change_no_bit_of_what_compact_says():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.device_work import GpuWork, enough_memory, gpu_work
 from ccrl_wsi.devices import ASKING_GPU, move_to
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, load_checkpoint
 from ccrl_wsi.embeddings.network import build_network
@@ -109,7 +110,7 @@ class CcrlEncoder:
         n_seen = self.n_dimensions - (self.header.size is not None)
         # Kept on the device until the end, so that a GPU waits for nothing between batches.
         found = torch.empty((len(crops), n_seen), device=self._device)
-        under_way: deque[torch.cuda.Event] = deque()
+        under_way: deque[GpuWork] = deque()
         with torch.inference_mode():
             for start in range(0, len(crops), self._batch_size):
                 place = slice(start, start + self._batch_size)
@@ -117,26 +118,34 @@ class CcrlEncoder:
                     found[place] = self._look(torch.tensor(crops[place]))
                     continue
                 if len(under_way) == GPU_AHEAD:
-                    under_way.popleft().synchronize()
+                    _await(under_way.popleft())
                 under_way.append(self._asked(crops[place], found[place]))
+        for work in under_way:
+            _await(work)
         vectors: FloatArray = found.cpu().numpy()
         return unit_rows(vectors) if self.header.unit_length else vectors
 
-    def _asked(self, crops: ByteArray, found: Tensor) -> torch.cuda.Event:
-        """Ask a GPU, which puts its answer into ``found`` before the event."""
-        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
-        staged.numpy()[...] = crops
-        with ASKING_GPU:
-            found.copy_(self._look(staged.to(self._device, non_blocking=True)))
-            done.record()
-        return done
+    def _asked(self, crops: ByteArray, found: Tensor) -> GpuWork:
+        """Ask a GPU, which puts its answer into ``found`` before its work ends."""
+        device, advice = str(self._device), "Set embedding.batch_size lower."
+        # Moments are of the current device, and a thread begins with the first.
+        with enough_memory(device, f"{len(crops)} crops", advice), torch.cuda.device(self._device):
+            staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
+            staged.numpy()[...] = crops
+            with ASKING_GPU, gpu_work("encoder", device) as work:
+                found.copy_(self._look(staged.to(self._device, non_blocking=True)))
+        return work
 
     def _look(self, batch: Tensor) -> Tensor:
         """What the network says of crops (n, side, side, 3) uint8, where they are."""
         pixels = batch.permute(0, 3, 1, 2).float() * self._factor + self._shift
         seen: Tensor = self._network(pixels)
         return seen
+
+
+def _await(work: GpuWork) -> None:
+    work.ended.synchronize()
+    work.tell()
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.device_work import enough_memory, told_work
 from ccrl_wsi.embeddings.imagenet_weights import (
     download_place,
     imagenet_weights,
@@ -74,14 +75,20 @@ class ImageNet:
     def __call__(self, crops: ByteArray, measurements: FloatArray) -> FloatArray:
         """Embeddings (n, d) float32 of ``crops`` (n, side, side, 3); measurements are not used."""
         vectors = np.empty((len(crops), self.n_dimensions), np.float32)
-        with torch.inference_mode():
+        device, advice = str(self._device), "Set embedding.batch_size lower."
+        with torch.inference_mode(), enough_memory(device, "a batch of crops", advice):
             for start in range(0, len(crops), self._batch_size):
-                batch = torch.tensor(crops[start : start + self._batch_size]).to(self._device)
-                pixels = batch.permute(0, 3, 1, 2).float() / 255
-                large = interpolate(pixels, (SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)
-                found = self._network((large - self._mean) / self._std)
-                vectors[start : start + self._batch_size] = found.float().cpu().numpy()
+                place = slice(start, start + self._batch_size)
+                with told_work("encoder", device):
+                    vectors[place] = self._look(crops[place]).cpu().numpy()
         return vectors
+
+    def _look(self, crops: ByteArray) -> torch.Tensor:
+        """Features (n, d) float32 of crops, on the device."""
+        pixels = torch.tensor(crops).to(self._device).permute(0, 3, 1, 2).float() / 255
+        large = interpolate(pixels, (SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)
+        found: torch.Tensor = self._network((large - self._mean) / self._std)
+        return found.float()
 
 
 def _fingerprint(network: nn.Module) -> str:

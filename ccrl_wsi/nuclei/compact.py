@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,12 @@ from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
-from ccrl_wsi.nuclei.compact_instances import find_nuclei
-from ccrl_wsi.nuclei.hovernet_instances import mean_probability
+from ccrl_wsi.nuclei.compact_instances import BLUR_PX, find_nuclei, instances_by_smooth_depth
+from ccrl_wsi.nuclei.hovernet_instances import (
+    GRADIENT_RANGE,
+    instances_from_rise,
+    mean_probability,
+)
 from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.windows import longest_side, plan_windows
@@ -22,6 +27,8 @@ from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
     import torch
+
+    from ccrl_wsi.nuclei.tile_maps import Tensors
 
 NAME = "compact"
 BUNDLED = Path(__file__).parent / "bundled" / "compact.safetensors"
@@ -76,16 +83,20 @@ class CompactSegmenter:
         """What the network says of each pixel of ``rgb``: see :meth:`predict_maps`.
 
         Of a network that computes in half precision, the maps come as float16, which holds all it
-        says.
+        says. A GPU sends them one by one, and what parts nuclei filtered, as float32:
+        ``probability`` (h, w) and ``rise`` or ``smooth`` (h, w).
         """
         check_compact_mpp(self.mpp, mpp)
-        windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
-        question = Question(self._look, self.device, self.precision, self.batch_size)
-        return predict_tile(rgb, windows, question)
+        return self._predict(rgb, self._filtered)
 
     def segment(self, maps: Maps) -> Segmentation:
         """The nuclei in what :meth:`predict` gave."""
-        return self.segment_maps(maps["maps"].astype(np.float32, copy=False))
+        if "maps" in maps:
+            return self.segment_maps(maps["maps"].astype(np.float32, copy=False))
+        probability = maps["probability"].astype(np.float32, copy=False)
+        find = instances_from_rise if "rise" in maps else instances_by_smooth_depth
+        labels = find(probability, maps["rise" if "rise" in maps else "smooth"])
+        return Segmentation.untyped(labels, mean_probability(labels, probability))
 
     def segment_maps(self, maps: FloatArray) -> Segmentation:
         """The nuclei in what :meth:`predict_maps` gave."""
@@ -94,8 +105,23 @@ class CompactSegmenter:
 
     def predict_maps(self, rgb: ByteArray) -> FloatArray:
         """Maps (h, w, m) float32 of ``rgb`` (h, w, 3): probability, and what parts nuclei."""
-        maps = self.predict(rgb, self.mpp).wait()["maps"]
+        maps = self._predict(rgb, None).wait()["maps"]
         return maps.astype(np.float32, copy=False)
+
+    def _predict(self, rgb: ByteArray, reduce: Callable[[Tensors], Tensors] | None) -> Prediction:
+        windows = plan_windows(rgb.shape[:2], self.window_px, SPOILT_PX, multiple=STRIDE_PX)
+        question = Question(self._look, self.device, self.precision, self.batch_size, reduce)
+        return predict_tile(rgb, windows, question)
+
+    def _filtered(self, maps: Tensors) -> Tensors:
+        """Maps of a tile as instance extraction takes them, after the first of its filters."""
+        from ccrl_wsi.nuclei.filters_on_device import blurred_on_device, rise_on_device
+
+        probability, others = maps["maps"][..., 0].contiguous(), maps["maps"][..., 1:]
+        if self.separation == "offset":
+            return {"probability": probability, "rise": rise_on_device(others, GRADIENT_RANGE)}
+        smooth = blurred_on_device(others[..., 0].float(), BLUR_PX)
+        return {"probability": probability, "smooth": smooth}
 
     def _look(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of the windows (n, 3, h, w), without their spoilt edges: (n, h', w', m)."""

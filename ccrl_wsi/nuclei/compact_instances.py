@@ -55,10 +55,15 @@ def instances_by_depth(probability: FloatArray, depth: FloatArray) -> IntArray:
     depth
         (h, w) float32: distance to the nucleus' own edge as a share of its greatest.
     """
+    smooth = cv2.GaussianBlur(depth, (0, 0), BLUR_PX, borderType=cv2.BORDER_REFLECT_101)
+    return instances_by_smooth_depth(probability, smooth)
+
+
+def instances_by_smooth_depth(probability: FloatArray, smooth: FloatArray) -> IntArray:
+    """:func:`instances_by_depth`, where the depth (h, w) is blurred already."""
     blobs = find_blobs(probability)
     if len(blobs.pixels) == 0:
         return np.zeros(probability.shape, np.int32)
-    smooth = cv2.GaussianBlur(depth, (0, 0), BLUR_PX, borderType=cv2.BORDER_REFLECT_101)
     smooth = cv2.copyTo(smooth, blobs.inside)
     markers = _middles(smooth, blobs.inside)
     _mark_the_unmarked(markers, blobs)

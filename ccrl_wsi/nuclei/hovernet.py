@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     GRADIENT_RANGE,
     assign_types,
     extract_instances,
+    instances_from_rise,
     mean_probability,
 )
 from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
@@ -35,6 +36,8 @@ from ccrl_wsi.records import Segmentation
 
 if TYPE_CHECKING:
     import torch
+
+    from ccrl_wsi.nuclei.tile_maps import Tensors
 
 HOVERNETS = (
     "hovernet_fast-pannuke",
@@ -109,22 +112,21 @@ class HoVerNetSegmenter:
         """What the network says of each pixel of ``rgb``: see :meth:`predict_maps`.
 
         Of a network that computes in half precision, ``probability`` and ``hv`` come as float16,
-        which holds all it says.
+        which holds all it says. Instead of ``hv``, a GPU sends what instance extraction needs of
+        it: ``rise`` (h, w) float32.
         """
         check_mpp(self.name, mpp)
-        reach = REACHES[self.mode]
-        windows = plan_windows(
-            rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
-        )
-        question = Question(self._look, self.device, self.precision, self.batch_size)
-        return predict_tile(rgb, windows, question)
+        return self._predict(rgb, self._with_rise)
 
     def segment(self, maps: Maps) -> Segmentation:
         """The nuclei in what :meth:`predict` gave."""
         maps = _in_full(maps)
-        labels = extract_instances(
-            maps["probability"], maps["hv"], gradient_range=self.gradient_range
+        find, how = (
+            (instances_from_rise, maps["rise"])
+            if "rise" in maps
+            else (extract_instances, maps["hv"])
         )
+        labels = find(maps["probability"], how, gradient_range=self.gradient_range)
         probability = mean_probability(labels, maps["probability"])
         if "types" not in maps:
             return Segmentation.untyped(labels, probability)
@@ -136,7 +138,22 @@ class HoVerNetSegmenter:
         ``probability`` (h, w) float32, ``hv`` (h, w, 2) float32 and, with types, ``types`` (h, w)
         uint8.
         """
-        return _in_full(self.predict(rgb, NETWORK_MPP).wait())
+        return _in_full(self._predict(rgb, None).wait())
+
+    def _predict(self, rgb: ByteArray, reduce: Callable[[Tensors], Tensors] | None) -> Prediction:
+        reach = REACHES[self.mode]
+        windows = plan_windows(
+            rgb.shape[:2], self.window_px, reach.lost + reach.spoilt, multiple=_STRIDE_PX
+        )
+        question = Question(self._look, self.device, self.precision, self.batch_size, reduce)
+        return predict_tile(rgb, windows, question)
+
+    def _with_rise(self, maps: Tensors) -> Tensors:
+        """Maps of a tile with ``rise`` for ``hv``."""
+        from ccrl_wsi.nuclei.filters_on_device import rise_on_device
+
+        others = {name: tensor for name, tensor in maps.items() if name != "hv"}
+        return {**others, "rise": rise_on_device(maps["hv"], self.gradient_range)}
 
     def _look(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps of the windows (n, 3, h, w): only what the host needs."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ccrl_wsi.errors import ModelError
+from ccrl_wsi.device_work import enough_memory
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +40,13 @@ def inference(device: str, precision: str, n_windows: int, window_px: int) -> It
 
     dtype = autocast_dtype(precision, device)
     kind = torch.device(device).type
-    try:
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
-            yield
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{device} has too little memory for {n_windows} windows of {window_px} px. "
-            "Set nuclei.batch_size or nuclei.window_px lower."
-        ) from error
+    asked = f"{n_windows} windows of {window_px} px"
+    with (
+        enough_memory(device, asked, "Set nuclei.batch_size or nuclei.window_px lower."),
+        torch.inference_mode(),
+        torch.autocast(kind, dtype, enabled=dtype is not None),
+    ):
+        yield
 
 
 def autocast_dtype(precision: str, device: str) -> torch.dtype | None:

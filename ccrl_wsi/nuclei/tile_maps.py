@@ -3,19 +3,20 @@
 On a GPU nothing here waits: the tile goes up, the network looks at it and the maps come down while
 the host does other things. Uploads and downloads have streams of their own, so that they pass
 beside the network. Staging buffers come from PyTorch's pool of pinned memory, which hands a
-buffer out again only when the copies from or to it are done.
+buffer out again only when the copies from or to it are done. The tile stays up until nobody has
+its prediction any more, so that crops can be cut from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray
+from ccrl_wsi.device_work import GpuWork, TileOnGpu, gpu_work, stream_of
 from ccrl_wsi.devices import ASKING_GPU
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.inference import inference
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     Tensors: TypeAlias = Mapping[str, torch.Tensor]
-    Moment: TypeAlias = torch.cuda.Event
 
 PIXELS_OF_A_WINDOW = 1024**2
 """``batch_size`` counts windows of this size: memory is a matter of pixels."""
@@ -42,12 +42,16 @@ class Question:
         (n, kept h, kept w, ...).
     device, precision, batch_size
         As of a segmenter.
+    reduce
+        What a GPU makes of the maps (h, w, ...) of the whole tile before they come down; on CPU
+        cores the host's own filters are faster.
     """
 
     look: Callable[[torch.Tensor], Tensors]
     device: str
     precision: str
     batch_size: int
+    reduce: Callable[[Tensors], Tensors] | None = None
 
     def at_once(self, windows: Windows) -> int:
         """Windows in one batch. CPU cores take one: more need memory and save no time."""
@@ -62,29 +66,27 @@ class Arrived:
     """Maps that are there: those of a CPU."""
 
     maps: Maps
-    device_seconds: float = 0.0
+    tile: TileOnGpu | None = None
 
     def wait(self) -> Maps:
         """The maps."""
         return self.maps
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class OnTheirWay:
-    """Maps that a GPU is still working on, or that are on their way down."""
+    """Maps that a GPU is still working on, or that are on their way down to pinned memory."""
 
-    def __init__(self, maps: Tensors, working: tuple[Moment, Moment], arrived: Moment) -> None:
-        self._maps, self._working, self._arrived = maps, working, arrived
-
-    @property
-    def device_seconds(self) -> float:
-        """From the network's first layer to its last map, pauses between kernels included."""
-        began, ended = self._working
-        return float(began.elapsed_time(ended)) / 1000
+    sent: Tensors
+    tile: TileOnGpu
+    work: GpuWork
+    arrived: torch.cuda.Event
 
     def wait(self) -> Maps:
         """The maps, in pinned memory. A GPU that failed meanwhile is a ``RuntimeError`` here."""
-        self._arrived.synchronize()
-        return {name: tensor.numpy() for name, tensor in self._maps.items()}
+        self.arrived.synchronize()
+        self.work.tell()
+        return {name: tensor.numpy() for name, tensor in self.sent.items()}
 
 
 def predict_tile(rgb: ByteArray, windows: Windows, question: Question) -> Prediction:
@@ -117,14 +119,14 @@ def cut_windows(tile: torch.Tensor, windows: Windows, numbers: range) -> torch.T
     for number in numbers:
         corner = (start - windows.margin for start in windows.starts[number])
         rows, columns = (
-            _mirrored(range(first, first + length), n, tile.device)
+            mirrored(range(first, first + length), n, tile.device)
             for first, length, n in zip(corner, windows.size, windows.shape, strict=True)
         )
         cuts.append(tile.index_select(0, rows).index_select(1, columns))
     return torch.stack(cuts).permute(0, 3, 1, 2).float()
 
 
-def _mirrored(places: range, n: int, device: torch.device) -> torch.Tensor:
+def mirrored(places: range, n: int, device: torch.device) -> torch.Tensor:
     """Which of the pixels 0..n - 1 is seen at each of ``places``; the edge is not repeated.
 
     Counted on the device: what is sent there from ordinary memory would have to wait for it.
@@ -157,31 +159,37 @@ def _look_at_tile(
 def _on_gpu(rgb: ByteArray, windows: Windows, question: Question) -> OnTheirWay:
     import torch
 
-    device = torch.device(question.device)
+    device = question.device
     with torch.cuda.device(device):
-        streams = _streams(question.device)
-        compute = torch.cuda.current_stream()
-        began, ended, arrived = (
-            torch.cuda.Event(enable_timing=is_timed, blocking=True)  # type: ignore[no-untyped-call]
-            for is_timed in (True, True, False)
-        )
-        staged = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
-        staged.numpy()[...] = rgb
-        with torch.cuda.stream(streams.up):
-            tile = staged.to(device, non_blocking=True)
-        tile.record_stream(compute)
+        compute, down = torch.cuda.current_stream(), stream_of(device, "download")
+        tile = _uploaded(rgb, device)
+        tile.pixels.record_stream(compute)
         with ASKING_GPU:
-            compute.wait_stream(streams.up)
-            began.record(compute)
-            maps = _look_at_tile(tile, windows, question)
-            ended.record(compute)
-        streams.down.wait_event(ended)
-        with torch.cuda.stream(streams.down):
+            compute.wait_event(tile.there)
+            with gpu_work("network", device) as work:
+                maps: Tensors = _look_at_tile(tile.pixels, windows, question)
+                maps = question.reduce(maps) if question.reduce else maps
+        down.wait_event(work.ended)
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(down):
             sent = {name: _sent(tensor) for name, tensor in maps.items()}
-            arrived.record(streams.down)
+            arrived.record(down)
         for tensor in maps.values():
-            tensor.record_stream(streams.down)
-    return OnTheirWay(sent, (began, ended), arrived)
+            tensor.record_stream(down)
+    return OnTheirWay(sent, tile, work, arrived)
+
+
+def _uploaded(rgb: ByteArray, device: str) -> TileOnGpu:
+    import torch
+
+    up = stream_of(device, "upload")
+    there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    staged = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
+    staged.numpy()[...] = rgb
+    with torch.cuda.stream(up):
+        pixels = staged.to(device, non_blocking=True)
+        there.record(up)
+    return TileOnGpu(pixels, there)
 
 
 def _sent(tensor: torch.Tensor) -> torch.Tensor:
@@ -189,28 +197,6 @@ def _sent(tensor: torch.Tensor) -> torch.Tensor:
 
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
-
-
-class _Streams:
-    """The streams beside the network's own, of one GPU."""
-
-    def __init__(self, device: str) -> None:
-        import torch
-
-        self.up: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.down: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-_STREAMS: dict[str, _Streams] = {}
-_MAKING = Lock()
-
-
-def _streams(device: str) -> _Streams:
-    """Those of ``device``; made once, whichever thread asks first."""
-    with _MAKING:
-        if device not in _STREAMS:
-            _STREAMS[device] = _Streams(device)
-        return _STREAMS[device]
 
 
 def _writable(rgb: ByteArray) -> ByteArray:

@@ -18,7 +18,7 @@ from pipelines.machines import load_machine
 from pipelines.resolved_settings import resolved
 from pipelines.run import run_cohort
 from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 from pipelines.tools import segmenter_of
 from pipelines.verify import verify_output
 
@@ -84,7 +84,9 @@ def cells(tissue, settings, core_px):
     for tile in cut_tiles(grid.extent, core_px, HALO_PX):
         rgb = reader.read(tile.read, grid)
         segmenter = segmenter_of(settings)
-        found.append(cells_of_tile(rgb, tile, view, segmenter, settings, Stopwatch())[0])
+        found.append(
+            cells_of_tile(TilePixels(rgb), tile, view, segmenter, settings, Stopwatch())[0]
+        )
     return np.concatenate([part.centroid_px for part in found])
 
 

@@ -32,7 +32,7 @@ from ccrl_wsi.synthetic import (
 from ccrl_wsi.tiles.grid import cut_tiles
 from pipelines.crop_sets import cache_file, crops_of_image, gather_crops
 from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 from tests.image_folders import nucls_mask, save_consep, save_fold, save_image, save_nucls
 
 MPP = 0.5
@@ -72,7 +72,9 @@ def cells_of_a_run(rgb, find, core_px, halo_px):
         def segmenter(_rgb, _mpp, nuclei=nuclei):
             return nuclei
 
-        found.append(cells_of_tile(pixels, tile, view, segmenter, SETTINGS, Stopwatch())[0])
+        found.append(
+            cells_of_tile(TilePixels(pixels), tile, view, segmenter, SETTINGS, Stopwatch())[0]
+        )
     return Cells.concat(found)
 
 

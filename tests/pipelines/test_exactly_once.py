@@ -17,7 +17,7 @@ from ccrl_wsi.slides.tissue import Tissue
 from ccrl_wsi.synthetic import DrawnSlideSpec, PerfectSegmenter, draw_slide, paint_labels
 from ccrl_wsi.tiles.grid import cut_tiles
 from pipelines.stopwatch import Stopwatch
-from pipelines.tile_pass import SlideView, cells_of_tile
+from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 
 MPP = 0.5
 SETTINGS = load_settings(
@@ -57,7 +57,9 @@ def cells(core_px, halo_px):
     found = []
     for tile in cut_tiles(v.grid.extent, core_px, halo_px):
         rgb = v.reader.read(tile.read, v.grid)
-        found.append(cells_of_tile(rgb, tile, v, PerfectSegmenter(), SETTINGS, Stopwatch())[0])
+        found.append(
+            cells_of_tile(TilePixels(rgb), tile, v, PerfectSegmenter(), SETTINGS, Stopwatch())[0]
+        )
     joined = Cells.concat(found)
     return joined.where(np.lexsort(joined.centroid_px.T))
 

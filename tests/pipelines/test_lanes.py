@@ -8,19 +8,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ccrl_wsi.config import ComputeSettings
+from ccrl_wsi.device_work import Span, tell
 from ccrl_wsi.errors import ModelError
 from ccrl_wsi.nuclei.watershed import Watershed
 from ccrl_wsi.parts import read_part
 from ccrl_wsi.records import SlideSource
-from pipelines import partitions
+from pipelines import partitions, stopwatch
 from pipelines.jobs import Tally
 from pipelines.lanes import CORES, Lanes, in_order, lanes_for
 from pipelines.output_folder import made_folder
 from pipelines.partitions import run_partition
 from pipelines.plan import identify_slide, job_of, plan_slide
-from pipelines.stopwatch import SharedTime, Stopwatch
+from pipelines.stopwatch import SharedTime, Stopwatch, UnitedTime
 
 
 def test_results_come_in_order_and_no_more_are_under_way_than_allowed():
@@ -109,20 +112,23 @@ def test_the_busiest_lane_is_told_from_the_tallies():
     gpu = replace(one, device_seconds=3.0)
 
     assert (one + one).lane_shares() == {"read": 0.25, "network": 0.5}
-    assert gpu.lane_shares() == {"read": 0.25, "network": 0.75}
+    assert gpu.lane_shares() == {"read": 0.25, "gpu": 0.75}
     assert Tally().lane_shares() == {}
 
 
 class Late:
     """Maps that arrive some time after they were asked for, as a GPU's do."""
 
-    device_seconds = 0.25
+    tile = None
 
     def __init__(self, maps, seconds):
-        self.maps, self.there = maps, time.monotonic() + seconds
+        self.maps, self.began = maps, time.perf_counter()
+        self.there = self.began + seconds
 
     def wait(self):
-        time.sleep(max(0.0, self.there - time.monotonic()))
+        time.sleep(max(0.0, self.there - time.perf_counter()))
+        # A GPU takes one tile after the other.
+        tell(Span("network", self.began, self.began + 0.002))
         return self.maps
 
 
@@ -185,9 +191,9 @@ def test_threads_change_no_byte(job, monkeypatch):
     assert (again.n_cells, again.n_clipped) == (tally.n_cells, tally.n_clipped)
     assert late.asked == late.finished == again.n_tiles
     assert 1 < late.most <= 4
-    assert again.device_seconds == pytest.approx(0.25 * again.n_tiles)
+    assert 0.002 <= again.device_seconds <= 0.002 * again.n_tiles + 1e-9
     lanes = {event.lane for event in watch.events}
-    assert {"GPU", "reader_0", "nuclei_0", "nuclei_1"} <= lanes
+    assert {"GPU network", "reader_0", "nuclei_0", "nuclei_1"} <= lanes
 
 
 def test_an_error_behind_the_network_is_the_partitions(job, monkeypatch):
@@ -224,3 +230,43 @@ def test_time_is_shared_by_those_who_work_at_once():
     elapsed = time.perf_counter() - began
     assert first[0] + second[0] == pytest.approx(elapsed, abs=0.005)
     assert first[0] > second[0] >= 0.015
+
+
+spans = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=30)
+
+
+@given(spans)
+def test_time_in_which_a_gpu_did_several_things_counts_once(spans):
+    united = UnitedTime()
+    counted = sum(united.add(float(begin), float(begin + length)) for begin, length in spans)
+
+    seconds = {second for begin, length in spans for second in range(begin, begin + length)}
+    assert counted == len(seconds)
+
+
+def test_time_of_long_ago_is_forgotten(monkeypatch):
+    monkeypatch.setattr(stopwatch, "_STRETCHES", 10)
+    united = UnitedTime()
+    assert sum(united.add(2.0 * i, 2.0 * i + 1) for i in range(100)) == 100
+    assert united.add(198.0, 200.0) == 1.0
+    assert len(united._begins) <= 10
+
+
+def test_a_partitions_time_holds_all_but_loading_networks(job, monkeypatch):
+    def slow(function, seconds):
+        def call(*arguments):
+            time.sleep(seconds)
+            return function(*arguments)
+
+        return call
+
+    for name, seconds in (("segmenter_of", 0.7), ("reader_of", 0.2), ("write_part", 0.3)):
+        monkeypatch.setattr(partitions, name, slow(getattr(partitions, name), seconds))
+    run_partition(job)
+    began = time.perf_counter()
+    tally = run_partition(job)
+
+    passed = time.perf_counter() - began
+    assert tally.wall_seconds == pytest.approx(tally.elapsed_seconds, abs=0.05)
+    assert tally.elapsed_seconds == pytest.approx(passed - 0.7, abs=0.1)
+    assert tally.elapsed_seconds >= 0.5

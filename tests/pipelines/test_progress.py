@@ -37,7 +37,7 @@ def test_a_gpu_that_works_all_the_time_binds_however_fast_it_is_asked():
         device_seconds=9.0,
     )
     found = find_bottleneck(gpu)
-    assert (found.stage, found.share) == ("network", round(9 / 16.5, 3))
+    assert (found.stage, found.share) == ("gpu", round(9 / 16.5, 3))
     assert find_bottleneck(replace(gpu, device_seconds=2.0)).stage == "nuclei"
 
 
@@ -49,7 +49,7 @@ def test_partitions_that_share_a_gpu_share_its_time():
         device_seconds=8.0,
     )
     # The nuclei of each took 6 of the 10 seconds, the GPU 8.
-    assert find_bottleneck(both).stage == "network"
+    assert find_bottleneck(both).stage == "gpu"
     assert find_bottleneck(replace(both, wall_seconds=20.0)).stage == "nuclei"
 
 
