@@ -313,8 +313,14 @@ def _settings(
 
 
 def _say_results(result: RunResult) -> None:
+    from pipelines.summary import results_there
+
     folder = result.folder
-    typer.echo(f"Results in {folder.name}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
+    there = results_there(folder)
+    if there:
+        typer.echo(f"Results in {folder.name}: {', '.join(there)}")
+    else:
+        typer.echo(f"No slide in {folder.name} has results.")
     if result.report:
         typer.echo(f"Report: {folder.place_of(result.report)}")
     if result.failures:
