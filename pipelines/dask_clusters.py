@@ -45,12 +45,12 @@ MEMORY_OF_A_WORKER_GIB = 2
 """What a partition needs at least."""
 
 
-def library_threads(partitions_at_once: int) -> dict[str, str]:
+def library_threads(partitions_at_once: int, cores: int | None = None) -> dict[str, str]:
     """What libraries are told so that all cores work and no more threads than cores.
 
-    ``partitions_at_once`` are those of this computer.
+    ``partitions_at_once`` are those that share the ``cores``; None: those of this computer.
     """
-    share = str(max(1, cpu_count() // partitions_at_once))
+    share = str(max(1, (cores or cpu_count()) // partitions_at_once))
     return {**dict.fromkeys(ONE_THREAD, share), CORES: share, **ONE_ARENA}
 
 
@@ -236,9 +236,10 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
     except ImportError:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
     options = machine.cluster_options()
-    if not machine.gpu:
-        exports = [f"export {name}={value}" for name, value in {**ONE_THREAD, **ONE_ARENA}.items()]
-        options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
+    environment = library_threads(machine.partitions_at_once, machine.cores)
+    exports = [f"export {name}={value}" for name, value in environment.items()]
+    # The user's own lines come later and are right.
+    options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     cluster = SLURMCluster(**options)
     cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)
     return cluster
