@@ -25,6 +25,7 @@ from pipelines.cli_options import (
     Overrides,
     RunOut,
     Slides,
+    from_disk,
     on_disk,
 )
 
@@ -97,7 +98,10 @@ def cluster(
     on: On = "serial",
     codebook: Annotated[
         Path | None,
-        typer.Option(help="Apply the clusters of another run, by its folder, instead of fitting."),
+        typer.Option(
+            callback=from_disk,
+            help="Apply the clusters of another run, by its folder, instead of fitting.",
+        ),
     ] = None,
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
