@@ -191,7 +191,8 @@ class OutputFolder:
         """``work`` as workers do it, who may share no disk with this computer."""
         if self.remote is None:
             return work
-        return StagedWork(work, self.remote.objects, self.root)
+        lock = self.remote.lock
+        return StagedWork(work, self.remote.objects, self.root, lock.sign if lock else None)
 
     def place_of(self, path: Path) -> Path | str:
         """Where the user finds the file ``path``."""

@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 from ccrl_wsi.object_storage import AT_ONCE, ObjectFolder
 from ccrl_wsi.store import fetch_heading, fetch_store, publish_changed_store
+from pipelines.folder_sign import Sign
 
 NOT_COPIED = ".html"
 """Reports are written, never read."""
@@ -26,6 +27,11 @@ NOT_COPIED = ".html"
 
 class Lock(Protocol):
     """What says that no other run works in the folder."""
+
+    @property
+    def sign(self) -> Sign:
+        """By what workers know that."""
+        ...
 
     def check(self) -> None:
         """Raise if another run has taken the folder over."""
@@ -144,9 +150,8 @@ class RemoteFolder:
         """A copy of a store to change; the changes are published at the end."""
         with self.fetched(store) as copy:
             yield copy
-            if self.lock is not None:
-                self.lock.check()
-            publish_changed_store(self.objects, self.name_of(store), copy)
+            still_ours = self.lock.check if self.lock is not None else lambda: None
+            publish_changed_store(self.objects, self.name_of(store), copy, still_ours)
         self.forget([self.name_of(store)])
 
     def name_of(self, path: Path) -> str:

@@ -18,7 +18,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from ccrl_wsi.config import load_settings
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.object_storage import ObjectFolder
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
@@ -26,9 +26,11 @@ from ccrl_wsi.store import open_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import object_lock
 from pipelines.export import ExportOptions, export_cohort
+from pipelines.finish import FinishJob, finish_slide
 from pipelines.import_labels import import_labels
 from pipelines.machines import AddressMachine, SerialMachine
 from pipelines.output_folder import open_output
+from pipelines.output_lock import held
 from pipelines.report import report_again
 from pipelines.run import cluster_again, run_cohort, settings_of_last_clusters
 from pipelines.verify import verify_output
@@ -172,12 +174,13 @@ def die_after(patch: pytest.MonkeyPatch, n_steps: int) -> list[int]:
                 count[0] += 1
                 return whole(self, *arguments, **options)
             *first, names = arguments
+            done = []
             for one in sorted(names):
                 if count[0] >= n_steps:
                     raise Killed
                 count[0] += 1
-                whole(self, *first, [one])
-            return None
+                done.append(whole(self, *first, [one], **options))
+            return all(done)
 
         patch.setattr(ObjectFolder, name, step)
 
@@ -323,6 +326,28 @@ def label_some(out: Path | str, folder: Path) -> Path:
     path = folder / "small.geojson"
     path.write_text(json.dumps(overlay))
     return path
+
+
+def test_a_late_worker_writes_nothing_where_another_run_holds_the_folder(small, smoke):
+    empty_memory()
+    url = "memory://bucket/out"
+    run_small(small, smoke)
+    folder = open_output(url)
+    with held(folder):
+        late = folder.work_on(finish_slide)
+        job = FinishJob(
+            "small", folder.store("small"), folder.codebook, folder.overlays, smoke, {"group": "x"}
+        )
+        objects = ObjectFolder.at(url)
+        objects.write(object_lock.LOCK, b'{"owner": "another run"}')
+        before = contents(url)
+        with pytest.raises(StoreError, match=f"this run still holds {url}: nothing more is wri"):
+            late(job)
+        assert contents(url) == before
+        objects.delete([object_lock.LOCK])  # That run has ended.
+        with pytest.raises(StoreError, match="nothing more is written"):
+            late(job)
+    assert verify_output(url)[0] == []
 
 
 def test_overlays_in_fewer_files_leave_none_of_the_others(small, smoke):
