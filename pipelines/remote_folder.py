@@ -68,27 +68,30 @@ class RemoteFolder:
         self._folders.clear()
         self.forget(sorted(self._looked_up))
 
-    def publish(self, path: Path) -> None:
-        """Write the file ``path`` of the desk, or delete the object where there is none."""
+    def publish(self, paths: Iterable[Path]) -> None:
+        """Write files of the desk, several at once; delete the objects where there is no file."""
         if self.lock is not None:
             self.lock.check()
-        name = self.name_of(path)
-        if path.is_file():
-            self.objects.put_files(self.desk, [name])
-            self._local[name] = _stamp(path)
-        else:
-            self.objects.delete([name])
+        by_name = {self.name_of(path): path for path in paths}
+        written = [name for name, path in by_name.items() if path.is_file()]
+        removed = by_name.keys() - set(written)
+        self.objects.put_files(self.desk, written)
+        self.objects.delete(sorted(removed))
+        self._local.update((name, _stamp(by_name[name])) for name in written)
+        for name in removed:
             self._local.pop(name, None)
         # Whatever is there now, it is not what was copied.
-        self._copied[name] = "published"
+        self._copied.update(dict.fromkeys(by_name, "published"))
 
     def publish_tables(self) -> None:
         """Publish all files at the top of the desk that were written, or removed, since."""
         files = {p.name for p in self.desk.iterdir() if p.is_file() and p.suffix != ".tmp"}
-        for name in sorted(files | {name for name in self._local if "/" not in name}):
-            path = self.desk / name
-            if name not in files or self._local.get(name) != _stamp(path):
-                self.publish(path)
+        known = files | {name for name in self._local if "/" not in name}
+        self.publish(
+            self.desk / name
+            for name in sorted(known)
+            if name not in files or self._local.get(name) != _stamp(self.desk / name)
+        )
 
     def look_up(self, stores: Iterable[Path]) -> None:
         """Put headings of those ``stores`` on the desk that are there and have whole cells."""

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import ConfigError, StoreError
@@ -28,11 +30,13 @@ from pipelines import object_lock
 from pipelines.export import ExportOptions, export_cohort
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.import_labels import import_labels
+from pipelines.jobs import Tally
 from pipelines.machines import AddressMachine, SerialMachine
-from pipelines.output_folder import open_output
+from pipelines.output_folder import claim, open_output
 from pipelines.output_lock import held
 from pipelines.report import report_again
 from pipelines.run import cluster_again, run_cohort, settings_of_last_clusters
+from pipelines.state import SlideState, save_states
 from pipelines.verify import verify_output
 from tests.object_stores import (
     BUCKET,
@@ -348,6 +352,25 @@ def test_a_late_worker_writes_nothing_where_another_run_holds_the_folder(small, 
         with pytest.raises(StoreError, match="nothing more is written"):
             late(job)
     assert verify_output(url)[0] == []
+
+
+def test_states_of_many_slides_are_written_several_at_once(smoke, monkeypatch):
+    empty_memory()
+    url, together, put = "memory://bucket/many", threading.Barrier(4), MemoryFileSystem.put_file
+
+    def put_when_others_do(self, *arguments, **options):
+        together.wait(timeout=20)
+        return put(self, *arguments, **options)
+
+    folder = claim(url, smoke, {})
+    states = [SlideState(f"S{i}", "x", None, None, 0.5, "f", 1.0, Tally(i)) for i in range(8)]
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_when_others_do)
+    save_states(folder, states)
+    there = ObjectFolder.at(url)
+    assert there.walk("state") == [f"state/S{i}.json" for i in range(8)]
+    assert [json.loads(there.read(f"state/S{i}.json"))["tally"]["n_cells"] for i in range(8)] == [
+        *range(8)
+    ]
 
 
 def test_overlays_in_fewer_files_leave_none_of_the_others(small, smoke):
