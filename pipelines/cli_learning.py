@@ -10,6 +10,10 @@ import typer
 
 from pipelines.cli_options import ConfigFiles, Out, Overrides, Slides, on_disk
 
+Tables = Annotated[
+    Path, typer.Option("-o", "--out", callback=on_disk, help="Folder for tables and pictures.")
+]
+
 
 def add_learning_commands(app: typer.Typer) -> None:
     """Make the commands of this file commands of ``app``."""
@@ -105,10 +109,7 @@ def label_fields(
 
 
 def evaluate(  # noqa: PLR0913
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--out", callback=on_disk, help="Folder for tables and pictures."),
-    ],
+    out: Tables,
     encoders: Annotated[
         list[str] | None,
         typer.Argument(
