@@ -124,9 +124,11 @@ def main() -> None:
     table.row("ms a partition, driver and scheduler (one process)", 1e3 * core_seconds / n, None)
     table.row("bytes of a partition's job", message, None)
     table.row("bytes of its result", len(pickle.dumps((TALLY, None))), None)
-    first = progress.resident_mib[max(1, n_slides // 10) - 1]
+    resident = progress.resident_mib
+    first = resident[max(1, n_slides // 10) - 1]
     table.row("driver's memory after a tenth of the slides, MiB", first, None)
-    table.row("driver's memory at the end, MiB", progress.resident_mib[-1], first)
+    table.row("after half of them, MiB", resident[(n_slides - 1) // 2], first)
+    table.row("at the end, MiB", resident[-1], first)
     table.publish("scheduler_cost")
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import dask
 import pytest
+from dask.utils import key_split
 from distributed import Client, LocalCluster
 
 from ccrl_wsi.config import ComputeSettings
 from ccrl_wsi.errors import ConfigError, SlideError
-from pipelines import dask_clusters
+from pipelines import dask_clusters, executors
 from pipelines.dask_clusters import Workers
 from pipelines.executors import Dask, Serial, each, open_executor
 from pipelines.freed_memory import ONE_ARENA
@@ -160,6 +161,15 @@ def test_no_scheduler_at_the_address_is_told(monkeypatch):
         open_executor(AddressMachine(address="tcp://127.0.0.1:9")),
     ):
         pass
+
+
+def test_names_of_tasks_that_are_done_are_forgotten(cluster, monkeypatch):
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.0)
+    with Client(cluster, set_as_default=False) as client:
+        executor, most = on(client), 0
+        for _ in each(executor, square_or_fail, range(200)):
+            most = max(most, key_split.cache_info().currsize)
+    assert 0 < most < 50
 
 
 def dask_keeps() -> tuple[int, bool]:
