@@ -50,10 +50,15 @@ class Peak:
 
     def __init__(self) -> None:
         self.mib = 0.0
+        self._processes: list[psutil.Process] = []
+        self._n_looks = 0
 
     def look(self) -> None:
-        """Ask the system."""
-        for process in psutil.Process().children(recursive=True):
+        """Ask the system; for new processes seldom, because that would take a core's time."""
+        if self._n_looks % 20 == 0:
+            self._processes = psutil.Process().children(recursive=True)
+        self._n_looks += 1
+        for process in self._processes:
             try:
                 self.mib = max(self.mib, process.memory_info().rss / 2**20)
             except psutil.Error:

@@ -16,9 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ccrl_wsi.errors import ConfigError, StorageError
+
+Result = TypeVar("Result")
 
 DRIVERS = {
     "s3": "'ccrl-wsi[s3]'",
@@ -124,17 +126,23 @@ class ObjectFolder:
             raise self._no_bucket() from None
         return True
 
-    def put_files(self, folder: Path, names: Iterable[str]) -> None:
-        """Write the files ``names`` of ``folder``, each in one step, in no order."""
+    def put_files(self, folder: Path, names: Iterable[str], *, only_new: bool = False) -> bool:
+        """Write the files ``names`` of ``folder``, each in one step, in no order.
 
-        def put(name: str) -> None:
-            local = str(folder / name)
+        ``only_new``: none over an object, as :meth:`write` does. False if there was one.
+        """
+
+        def put(name: str) -> bool:
+            local = folder / name
+            if only_new:
+                return self.write(name, local.read_bytes(), only_new=True)
             try:
-                self._do(lambda files, path: files.put_file(local, path), name)
+                self._do(lambda files, path: files.put_file(str(local), path), name)
             except FileNotFoundError:
                 raise self._no_bucket() from None
+            return True
 
-        _all(put, names)
+        return all(_all(put, names))
 
     def get_files(self, names: Iterable[str], folder: Path) -> None:
         """Read objects into files of the same names in ``folder``.
@@ -301,15 +309,12 @@ def _create(files: Any, path: str, content: bytes) -> None:
         files.pipe_file(path, content)
 
 
-def _all(work: Callable[[str], None], names: Iterable[str]) -> None:
+def _all(work: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
     names = list(names)
     if len(names) < 2:
-        for name in names:
-            work(name)
-        return
+        return [work(name) for name in names]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="objects") as pool:
-        for _ in pool.map(work, names):
-            pass
+        return list(pool.map(work, names))
 
 
 def _sentence(url: str, error: Exception) -> str:

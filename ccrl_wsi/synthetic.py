@@ -1,7 +1,7 @@
 """Draws H&E-like slides whose nuclei are known: what the tests stand on.
 
-Colours come from stain densities: a pixel is ``255 * 10 ** -(haematoxylin * h + eosin * e)`` with
-the stain vectors h and e of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291.
+What is drawn is told by :class:`DrawnSlideSpec`; here nuclei are shaped and placed, and the slide
+is put together.
 """
 
 from __future__ import annotations
@@ -15,69 +15,34 @@ import numpy as np
 from ccrl_wsi.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from ccrl_wsi.geometry import Box
 from ccrl_wsi.records import Segmentation
-from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.synthetic_painting import (
+    EOSIN,
+    HAEMATOXYLIN,
+    add_noise,
+    blur_patch,
+    draw_eosin,
+    draw_pen,
+    draw_tissue,
+    smooth_noise,
+    stain,
+)
+from ccrl_wsi.synthetic_spec import KINDS, DrawnSlideSpec, NucleusKind, rng_of
 
-HAEMATOXYLIN = (0.650, 0.704, 0.286)
-EOSIN = (0.072, 0.990, 0.105)
-PEN_COLOUR = (24, 84, 60)
+__all__ = [
+    "EOSIN",
+    "HAEMATOXYLIN",
+    "KINDS",
+    "DrawnSlide",
+    "DrawnSlideSpec",
+    "NucleusKind",
+    "PerfectSegmenter",
+    "draw_slide",
+    "paint_labels",
+    "truth_tile",
+]
+
 GAP_PX = 3
 """Nuclei that are not meant to touch keep at least this distance."""
-
-
-@dataclass(frozen=True, slots=True)
-class NucleusKind:
-    """How one kind of nucleus looks; ranges are (lowest, highest)."""
-
-    name: str
-    radius_um: tuple[float, float]
-    elongation: tuple[float, float]
-    density: tuple[float, float]
-    texture: float
-    rim: float
-
-
-KINDS = (
-    NucleusKind("lymphocyte", (2.6, 3.4), (1.0, 1.2), (0.75, 0.95), 0.10, 0.0),
-    NucleusKind("epithelial", (4.2, 5.8), (1.1, 1.6), (0.38, 0.55), 0.28, 0.25),
-    NucleusKind("spindle", (2.8, 3.6), (2.6, 4.0), (0.50, 0.70), 0.16, 0.10),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnSlideSpec:
-    """What to draw.
-
-    Parameters
-    ----------
-    width_px, height_px, mpp
-        Size of the slide and of a pixel (micrometres).
-    n_nuclei
-        Nuclei wanted in all, those at ``centres_px`` included. Fewer fit on a crowded slide.
-    seed
-        Equal specs draw equal slides.
-    centres_px
-        x, y of nuclei that must be there: on seams, in corners, at the slide's edge.
-    touching_share
-        Share of the scattered nuclei that lie against an earlier one.
-    background_share
-        Share of the slide that is bare glass.
-    kind_shares
-        Weights of the ``KINDS``, in their order.
-    pen, blur
-        Whether a pen stroke crosses the slide, and whether one patch is out of focus.
-    """
-
-    width_px: int = 1024
-    height_px: int = 1024
-    mpp: float = 0.25
-    n_nuclei: int = 250
-    seed: int = 0
-    centres_px: tuple[tuple[float, float], ...] = ()
-    touching_share: float = 0.2
-    background_share: float = 0.0
-    kind_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
-    pen: bool = False
-    blur: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,18 +88,18 @@ def draw_slide(spec: DrawnSlideSpec) -> DrawnSlide:
     ValueError
         If a nucleus of ``centres_px`` lies outside the slide or on top of an earlier one.
     """
-    is_tissue = _draw_tissue(spec)
+    is_tissue = draw_tissue(spec)
     canvas = _Canvas(spec, is_tissue)
     kinds = _place_nuclei(spec, canvas)
     is_tissue |= cv2.dilate((canvas.labels > 0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     area, centroid = _measure(canvas.labels, len(kinds))
-    rgb = _stain(canvas.haematoxylin, _draw_eosin(spec, is_tissue, canvas.labels))
+    rgb = stain(canvas.haematoxylin, draw_eosin(spec, is_tissue, canvas.labels))
     is_spoiled = np.zeros(is_tissue.shape, bool)
     if spec.blur:
-        _blur_patch(rgb, is_spoiled, spec)
+        blur_patch(rgb, is_spoiled, spec)
     if spec.pen:
-        _draw_pen(rgb, is_spoiled, spec)
-    _add_noise(rgb, spec)
+        draw_pen(rgb, is_spoiled, spec)
+    add_noise(rgb, spec)
     kind = np.asarray(kinds, np.int16)
     return DrawnSlide(spec, rgb, canvas.labels, centroid, kind, area, is_tissue, is_spoiled)
 
@@ -215,7 +180,7 @@ class _Canvas:
         self.haematoxylin = np.zeros((spec.height_px, spec.width_px), np.float32)
         self.n_nuclei = 0
         self._is_tissue = is_tissue
-        self._chromatin = _smooth_noise(_rng(spec, "chromatin"), (256, 256), 0.4 / spec.mpp)
+        self._chromatin = smooth_noise(rng_of(spec, "chromatin"), (256, 256), 0.4 / spec.mpp)
 
     def has_room(self, nucleus: _Nucleus, x: float, y: float, gap_px: int) -> bool:
         """Whether most of the nucleus is on tissue and all of it clear of others by ``gap_px``."""
@@ -276,7 +241,7 @@ class _Canvas:
 
 def _place_nuclei(spec: DrawnSlideSpec, canvas: _Canvas) -> list[int]:
     """Put the nuclei asked for, then scatter the rest; the kind of each, in order."""
-    rng = _rng(spec, "nuclei")
+    rng = rng_of(spec, "nuclei")
     places: list[tuple[_Nucleus, float, float]] = []
     for x, y in spec.centres_px:
         nucleus = _make_nucleus(rng, spec)
@@ -340,84 +305,3 @@ def _renumber(labels: IntArray) -> IntArray:
     present = present[present > 0]
     number[present] = np.arange(1, len(present) + 1)
     return number[labels]
-
-
-def _draw_tissue(spec: DrawnSlideSpec) -> BoolArray:
-    """Islands of tissue that leave ``background_share`` of the slide bare."""
-    shape = (spec.height_px, spec.width_px)
-    if spec.background_share <= 0:
-        return np.ones(shape, bool)
-    small = (max(4, spec.height_px // 32), max(4, spec.width_px // 32))
-    relief = _smooth_noise(_rng(spec, "tissue"), small, max(small) / 8)
-    relief = cv2.resize(relief, shape[::-1], interpolation=cv2.INTER_CUBIC)
-    is_tissue: BoolArray = relief > np.quantile(relief, spec.background_share)
-    return is_tissue
-
-
-def _draw_eosin(spec: DrawnSlideSpec, is_tissue: BoolArray, labels: IntArray) -> FloatArray:
-    """Pink fibres and cytoplasm where there is tissue, paler below nuclei."""
-    rng = _rng(spec, "eosin")
-    shape = labels.shape
-    small = (max(8, shape[0] // 4), max(8, shape[1] // 4))
-    fibres = cv2.GaussianBlur(rng.standard_normal(small, np.float32), (0, 0), 6, sigmaY=1)
-    clouds = _smooth_noise(rng, small, 20 / spec.mpp / 4)
-    relief = cv2.resize(0.04 * fibres / fibres.std() + 0.05 * clouds, shape[::-1])
-    eosin = np.clip(0.22 + relief, 0.05, 0.6) * np.where(labels > 0, 0.6, 1.0)
-    # Tissue does not end in a knife's edge.
-    cover = cv2.GaussianBlur(is_tissue.astype(np.float32), (0, 0), 1.0 / spec.mpp)
-    density: FloatArray = (eosin * cover).astype(np.float32)
-    return density
-
-
-def _stain(haematoxylin: FloatArray, eosin: FloatArray) -> ByteArray:
-    """Densities to colours, seen through optics that blur by less than a pixel."""
-    # Cytoplasm takes a little haematoxylin too.
-    seen = cv2.GaussianBlur(haematoxylin, (0, 0), 0.8) + 0.12 * eosin
-    colours = [
-        cv2.exp((seen * h + eosin * e) * np.float32(-math.log(10))) * 245.0
-        for h, e in zip(HAEMATOXYLIN, EOSIN, strict=True)
-    ]
-    rgb: ByteArray = np.stack([colour.astype(np.uint8) for colour in colours], axis=-1)
-    return rgb
-
-
-def _blur_patch(rgb: ByteArray, is_spoiled: BoolArray, spec: DrawnSlideSpec) -> None:
-    """Put a third of the slide's width and height, at the lower right, out of focus."""
-    rows = slice(spec.height_px // 2, spec.height_px // 2 + spec.height_px // 3)
-    columns = slice(spec.width_px // 2, spec.width_px // 2 + spec.width_px // 3)
-    rgb[rows, columns] = cv2.GaussianBlur(rgb[rows, columns], (0, 0), 1.5 / spec.mpp)
-    is_spoiled[rows, columns] = True
-
-
-def _draw_pen(rgb: ByteArray, is_spoiled: BoolArray, spec: DrawnSlideSpec) -> None:
-    """A marker's stroke along the slide's upper third."""
-    x = np.linspace(0, spec.width_px, 64)
-    y = spec.height_px * (0.2 + 0.05 * np.sin(x / spec.width_px * 9))
-    stroke = np.zeros(is_spoiled.shape, np.uint8)
-    points = np.stack([x, y], axis=1).astype(np.int32)
-    cv2.polylines(stroke, [points], False, 1, thickness=max(3, round(30 / spec.mpp / 4)))
-    marked = stroke > 0
-    rgb[marked] = (0.15 * rgb[marked] + 0.85 * np.asarray(PEN_COLOUR)).astype(np.uint8)
-    is_spoiled |= marked
-
-
-def _add_noise(rgb: ByteArray, spec: DrawnSlideSpec) -> None:
-    """Camera noise, from one small pattern laid side by side."""
-    pattern = _rng(spec, "camera").normal(0, 1.5, (256, 256, 3)).round().astype(np.int16)
-    for top in range(0, rgb.shape[0], 256):
-        for left in range(0, rgb.shape[1], 256):
-            piece = rgb[top : top + 256, left : left + 256]
-            noisy = piece + pattern[: piece.shape[0], : piece.shape[1]]
-            piece[:] = np.clip(noisy, 0, 255).astype(np.uint8)
-
-
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> FloatArray:
-    """Noise of mean 0 and standard deviation 1 without detail below ``sigma_px``."""
-    noise = rng.standard_normal(shape, np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), max(0.3, sigma_px), borderType=cv2.BORDER_REFLECT)
-    scaled: FloatArray = (smooth - smooth.mean()) / smooth.std()
-    return scaled
-
-
-def _rng(spec: DrawnSlideSpec, what: str) -> np.random.Generator:
-    return rng_for(spec.seed, "synthetic", what)

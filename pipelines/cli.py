@@ -25,6 +25,7 @@ from pipelines.cli_options import (
     Overrides,
     RunOut,
     Slides,
+    from_disk,
     on_disk,
 )
 
@@ -97,7 +98,10 @@ def cluster(
     on: On = "serial",
     codebook: Annotated[
         Path | None,
-        typer.Option(help="Apply the clusters of another run, by its folder, instead of fitting."),
+        typer.Option(
+            callback=from_disk,
+            help="Apply the clusters of another run, by its folder, instead of fitting.",
+        ),
     ] = None,
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
@@ -313,8 +317,14 @@ def _settings(
 
 
 def _say_results(result: RunResult) -> None:
+    from pipelines.summary import results_there
+
     folder = result.folder
-    typer.echo(f"Results in {folder.name}: slides/*.zarr, overlays/*.geojson.gz, composition.csv")
+    there = results_there(folder)
+    if there:
+        typer.echo(f"Results in {folder.name}: {', '.join(there)}")
+    else:
+        typer.echo(f"No slide in {folder.name} has results.")
     if result.report:
         typer.echo(f"Report: {folder.place_of(result.report)}")
     if result.failures:

@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli_options import ConfigFiles, Out, Overrides, Slides
+from pipelines.cli_options import ConfigFiles, Out, Overrides, Slides, on_disk
+
+Tables = Annotated[
+    Path, typer.Option("-o", "--out", callback=on_disk, help="Folder for tables and pictures.")
+]
 
 
 def add_learning_commands(app: typer.Typer) -> None:
@@ -22,7 +26,13 @@ def add_learning_commands(app: typer.Typer) -> None:
 
 def train(
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for the encoder; a begun one is continued.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            callback=on_disk,
+            help="Folder for the encoder; a begun one is continued.",
+        ),
     ],
     config: ConfigFiles = [],  # noqa: B006
     set_: Overrides = [],  # noqa: B006
@@ -46,7 +56,12 @@ def train(
 def train_segmenter(
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="Folder for the segmenter; a begun one is continued."),
+        typer.Option(
+            "-o",
+            "--out",
+            callback=on_disk,
+            help="Folder for the segmenter; a begun one is continued.",
+        ),
     ],
     config: ConfigFiles = [],  # noqa: B006
     set_: Overrides = [],  # noqa: B006
@@ -94,7 +109,7 @@ def label_fields(
 
 
 def evaluate(  # noqa: PLR0913
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and pictures.")],
+    out: Tables,
     encoders: Annotated[
         list[str] | None,
         typer.Argument(
@@ -219,7 +234,10 @@ def _table(
 def profile(
     encoder: Annotated[Path, typer.Argument(help="Encoder that was trained on such fields.")],
     data: Annotated[Path, typer.Option(help="Folder of fields and tables, as BBBC021's.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The table: .csv, .csv.gz, .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", callback=on_disk, help="The table: .csv, .csv.gz, .parquet."),
+    ],
     set_: Annotated[
         list[str], typer.Option("--set", help="Setting of the crops, such as fields=all.")
     ] = [],  # noqa: B006

@@ -18,11 +18,42 @@ Slides = Annotated[
 ]
 
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+"""A path has lost one of the slashes of a URL. Drives of Windows have one letter."""
+
+
 def on_disk(path: Path | None) -> Path | None:
-    """Refuse a URL where only a folder will do. A path has lost one of its slashes."""
-    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path.as_posix()):
-        raise typer.BadParameter(f"{path}: a folder on disk is needed here, not an address.")
+    """Refuse a URL where only a place on disk can be written to."""
+    if path is not None and _ADDRESS.match(path.as_posix()):
+        raise typer.BadParameter(
+            f"{_as_url(path)} is an address, and a folder on disk is needed here. Only `run` "
+            "writes to object storage, and `cluster`, `report` and `import-labels` to what it "
+            "wrote. Give a folder, and copy it there afterwards (such as with `aws s3 cp "
+            "--recursive`)."
+        )
     return path
+
+
+def from_disk(path: Path | None) -> Path | None:
+    """Refuse a URL where only what is on disk can be read."""
+    if path is not None and _ADDRESS.match(path.as_posix()):
+        raise typer.BadParameter(
+            f"{_as_url(path)} is an address, and this is read from disk. Copy it there first."
+        )
+    return path
+
+
+def folder_or_address(place: str) -> str:
+    """Refuse what is neither: a URL with one slash would become a folder of that name."""
+    if _ADDRESS.match(place) and "://" not in place:
+        raise typer.BadParameter(
+            f"{place} is no folder and no address. An address has two slashes: {_as_url(place)}."
+        )
+    return place
+
+
+def _as_url(place: Path | str) -> str:
+    return _ADDRESS.sub(r"\1://", str(place), count=1)
 
 
 Out = Annotated[
@@ -39,10 +70,13 @@ RunOut = Annotated[
     typer.Option(
         "-o",
         "--out",
+        callback=folder_or_address,
         help="Folder for all results, or s3://bucket/folder; an earlier run is continued.",
     ),
 ]
-Finished = Annotated[str, typer.Argument(help="What was given to `run` with -o.")]
+Finished = Annotated[
+    str, typer.Argument(callback=folder_or_address, help="What was given to `run` with -o.")
+]
 ConfigFiles = Annotated[
     list[str],
     typer.Option(

@@ -25,7 +25,7 @@ from pipelines.faults import Fault, fault_of
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.jobs import Failure
 from pipelines.output_folder import OutputFolder, read_json
-from pipelines.state import SlideState, load_states, save_state
+from pipelines.state import SlideState, load_states, save_state, save_states
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -77,12 +77,10 @@ def cluster_cohort(
         )
     ]
     by_id = {state.slide_id: state for state in states}
-    for name in damaged:
-        # Its clusters are of an earlier codebook.
-        save_state(folder, by_id[name].finished_as("", ()))
-    for job in jobs:
-        # Stopped from here on, a store may hold anything: what was finished no longer is.
-        save_state(folder, by_id[job.slide_id].finished_as("", ()))
+    # Clusters of damaged stores are of an earlier codebook. Stopped from here on, others may hold
+    # anything: what was finished no longer is.
+    undone = sorted(damaged | {job.slide_id for job in jobs})
+    save_states(folder, [by_id[name].finished_as("", ()) for name in undone])
     for outcome in each(executor, folder.work_on(finish_slide), jobs):
         still_ours()
         state = by_id[outcome.item.slide_id]

@@ -45,12 +45,27 @@ MEMORY_OF_A_WORKER_GIB = 2
 """What a partition needs at least."""
 
 
-def library_threads(partitions_at_once: int) -> dict[str, str]:
+FOR_DEVELOPERS = {
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.log-length": 900,
+    "distributed.worker.profile.enabled": False,
+}
+"""What Dask keeps and measures for its dashboard, as little as there is use for without one.
+
+By itself it holds the last 1000 messages of every connection, each with whole jobs, and looks at
+clocks, disks and stacks up to a hundred times a second.
+"""
+
+
+def library_threads(partitions_at_once: int, cores: int | None = None) -> dict[str, str]:
     """What libraries are told so that all cores work and no more threads than cores.
 
-    ``partitions_at_once`` are those of this computer.
+    ``partitions_at_once`` are those that share the ``cores``; None: those of this computer.
     """
-    share = str(max(1, cpu_count() // partitions_at_once))
+    share = str(max(1, (cores or cpu_count()) // partitions_at_once))
     return {**dict.fromkeys(ONE_THREAD, share), CORES: share, **ONE_ARENA}
 
 
@@ -83,6 +98,12 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
     RunStopped
         If the scheduler goes away meanwhile.
     """
+    with dask.config.set(_measured_less(machine)), _connected(machine, setup) as workers:
+        yield workers
+
+
+@contextmanager
+def _connected(machine: MachineSettings, setup: WorkerSetup | None) -> Iterator[Workers]:
     if isinstance(machine, AddressMachine):
         with _reach(machine) as client, _told_once(client):
             with telling_lost(client):
@@ -103,6 +124,18 @@ def connect(machine: MachineSettings, setup: WorkerSetup | None = None) -> Itera
         has_gpu = isinstance(machine, GpuMachine) or getattr(machine, "gpu", False)
         with watched(client, setup) as watch:
             yield Workers(client, lambda: GPU if has_gpu else {}, watch)
+
+
+def _measured_less(machine: MachineSettings) -> dict[str, Any]:
+    """:data:`FOR_DEVELOPERS`, without what the user's own Dask configuration says."""
+    if getattr(machine, "dashboard", None):
+        return {}
+    usual = dask.config.merge(*dask.config.defaults)
+    return {
+        name: value
+        for name, value in FOR_DEVELOPERS.items()
+        if dask.config.get(name) == dask.config.get(name, config=usual)
+    }
 
 
 @contextmanager
@@ -236,9 +269,10 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
     except ImportError:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
     options = machine.cluster_options()
-    if not machine.gpu:
-        exports = [f"export {name}={value}" for name, value in {**ONE_THREAD, **ONE_ARENA}.items()]
-        options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
+    environment = library_threads(machine.partitions_at_once, machine.cores)
+    exports = [f"export {name}={value}" for name, value in environment.items()]
+    # The user's own lines come later and are right.
+    options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     cluster = SLURMCluster(**options)
     cluster.adapt(minimum_jobs=machine.minimum_jobs, maximum_jobs=machine.maximum_jobs)
     return cluster

@@ -194,7 +194,11 @@ class Dask:
 
     def _look(self) -> None:
         """See how many workers there are and what they have."""
+        from dask.utils import key_split
+
         self._looked = time.monotonic()
+        # Dask keeps the names of the last 100,000 tasks, of which none comes again.
+        getattr(key_split, "cache_clear", lambda: None)()
         self._check_client()
         try:
             self._n_threads = sum(self.client.nthreads().values())

@@ -78,7 +78,8 @@ class GpuMachine(_Machine):
 class SlurmMachine(_Machine):
     """Dask workers as SLURM jobs, started and ended with the work.
 
-    ``cores`` is also the number of partitions a job works on at once, shared by its ``processes``.
+    ``cores`` is also the number of partitions a job works on at once, shared by its ``processes``;
+    with a GPU it is one, which has all cores.
     Keys from ``cores`` to ``job_script_prologue`` are those of ``dask_jobqueue.SLURMCluster``.
     """
 
@@ -93,7 +94,9 @@ class SlurmMachine(_Machine):
     local_directory: str | None = Field(None, description="Scratch folder of a worker.")
     job_extra_directives: tuple[str, ...] = ()
     job_script_prologue: tuple[str, ...] = ()
-    gpu: bool = Field(False, description="Each job has a GPU: its worker announces GPU=1.")
+    gpu: bool = Field(
+        False, description="Each job has a GPU: its worker announces GPU=1. Needs `processes: 1`."
+    )
     tls: bool = Field(
         False, description="Encrypt everything between nodes, with keys made for this run."
     )
@@ -117,6 +120,22 @@ class SlurmMachine(_Machine):
         if self.minimum_jobs > self.maximum_jobs:
             raise ValueError("minimum_jobs is larger than maximum_jobs")
         return self
+
+    @model_validator(mode="after")
+    def _processes_fit(self) -> SlurmMachine:
+        if self.gpu and self.processes > 1:
+            raise ValueError(
+                f"gpu: true with processes: {self.processes} would give each process the whole "
+                "GPU; set processes: 1, and maximum_jobs for as many GPUs as you want at once"
+            )
+        if self.processes > self.cores:
+            raise ValueError("processes is larger than cores; each needs one")
+        return self
+
+    @property
+    def partitions_at_once(self) -> int:
+        """Of one job."""
+        return 1 if self.gpu else self.cores // self.processes * self.processes
 
     def cluster_options(self) -> dict[str, Any]:
         """Keyword arguments for ``dask_jobqueue.SLURMCluster``; what is not given is left out."""
@@ -230,6 +249,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"][1:]) or "kind"
     if problem["type"] == "extra_forbidden":
         return f"{place}: no such key for this kind of machine."
+    if problem["type"] == "value_error" and len(problem["loc"]) == 1:
+        return f"{problem['msg'].removeprefix('Value error, ')}."  # Of several keys.
     if place == "address":
         return f"{problem['input']!r} is not an address such as tcp://host:8786 or tls://host:8786."
     return f"{place}: {problem['msg']} (got {problem['input']!r})."

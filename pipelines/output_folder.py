@@ -108,10 +108,10 @@ class OutputFolder:
         """A table or report at the top of the folder."""
         return self.root / name
 
-    def publish(self, path: Path) -> None:
-        """Make a file that was written, or removed, known to everyone."""
+    def publish(self, *paths: Path) -> None:
+        """Make files that were written, or removed, known to everyone; in no order."""
         if self.remote is not None:
-            self.remote.publish(path)
+            self.remote.publish(paths)
 
     def publish_tables(self) -> None:
         """The same for all files at the top of the folder."""
@@ -149,10 +149,10 @@ class OutputFolder:
         if self.remote is not None:
             self.remote.look_up([self.store(slide_id) for slide_id in slide_ids])
 
-    def forget(self, slide_id: str) -> None:
-        """The slide's store may be another one now."""
+    def forget(self, *slide_ids: str) -> None:
+        """The slides' stores may be other ones now."""
         if self.remote is not None:
-            self.remote.forget([self.remote.name_of(self.store(slide_id))])
+            self.remote.forget(self.remote.name_of(self.store(name)) for name in slide_ids)
 
     def fetch_here(self, path: Path) -> None:
         """Bring a file to this disk if it is not on it."""
@@ -191,7 +191,8 @@ class OutputFolder:
         """``work`` as workers do it, who may share no disk with this computer."""
         if self.remote is None:
             return work
-        return StagedWork(work, self.remote.objects, self.root)
+        lock = self.remote.lock
+        return StagedWork(work, self.remote.objects, self.root, lock.sign if lock else None)
 
     def place_of(self, path: Path) -> Path | str:
         """Where the user finds the file ``path``."""

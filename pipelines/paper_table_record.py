@@ -133,19 +133,19 @@ def _deciding(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(row: FilledRow) -> Iterator[TableLine]:
-    trained = "" if row.training_seconds is None else f"{row.training_seconds:.1f}"
     for metric in METRICS:
         paper = "" if row.paper is None else f"{getattr(row.paper, metric):g}"
         empty = TableLine(row.row.name, "", metric, paper)
-        if row.could_not:
+        if row.source is None:
             yield replace(empty, could_not_run=row.could_not)
             continue
+        trained = row.source.training_seconds
         about = replace(
             empty,
             encoder=row.encoder,
             fingerprint=row.judged[0].fingerprint,
-            schedule=row.schedule,
-            training_seconds=trained,
+            schedule=row.source.schedule,
+            training_seconds="" if trained is None else f"{trained:.1f}",
             seconds=f"{row.seconds:.1f}",
             hardware=row.hardware,
         )
@@ -163,6 +163,6 @@ def _lines(row: FilledRow) -> Iterator[TableLine]:
                 fingerprint=judged.fingerprint,
             )
         if row.own is not None:
-            ours = f"{100 * getattr(row.own, metric):.4f}"
+            ours = f"{100 * getattr(row.own.scores, metric):.4f}"
             scored = str(row.judged[0].n_scored)
-            yield replace(about, reading=OWN, ours=ours, k=str(row.n_own), n_scored=scored)
+            yield replace(about, reading=OWN, ours=ours, k=str(row.own.k), n_scored=scored)

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.errors import CcrlError, ConfigError
-from ccrl_wsi.evaluation.clustering_scores import ClusteringScores
 from ccrl_wsi.evaluation.paper_scores import TABLE_2, TABLE_3, PaperScores
 from ccrl_wsi.evaluation.protocol import Judged
 from ccrl_wsi.evaluation.settings import EvaluateSettings
 from ccrl_wsi.settings_tree import load_tree
 from pipelines.embedders import CutRule, find_candidate
 from pipelines.evaluate import CellStore, Gather, judge_candidate
-from pipelines.paper_table_encoders import departures, own_scores, told_by
+from pipelines.paper_table_encoders import OwnClusters, departures, own_scores, told_by
 from pipelines.paper_table_rows import ROWS, TableRow
 
 if TYPE_CHECKING:
@@ -60,6 +59,28 @@ class TablePlan:
     schedule: Schedule | None
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """Where the encoder of a row is, and how it came about.
+
+    Parameters
+    ----------
+    encoder
+        As ``evaluate`` knows it.
+    schedule
+        In words.
+    training_seconds
+        None where nothing was trained, or elsewhere.
+    weights
+        Those of ImageNet's networks, if they were given.
+    """
+
+    encoder: str
+    schedule: str
+    training_seconds: float | None = None
+    weights: Path | None = None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FilledRow:
     """A row with what was found, or why nothing was.
@@ -67,13 +88,9 @@ class FilledRow:
     Parameters
     ----------
     own
-        Scores of clusters that the method finds itself, without k-means; of one training.
-    schedule
+        Clusters that the method finds itself, without k-means; of one training.
+    source
         How its encoder came about.
-    training_seconds
-        None where nothing was trained, or elsewhere.
-    n_own
-        How many such clusters there are.
     encoder
         As it is called in results.
     given
@@ -85,24 +102,14 @@ class FilledRow:
     row: TableRow
     paper: PaperScores | None
     judged: tuple[Judged, ...] = ()
-    own: ClusteringScores | None = None
-    n_own: int = 0
-    schedule: str = ""
-    training_seconds: float | None = None
+    own: OwnClusters | None = None
+    source: EncoderSource | None = None
     seconds: float = 0.0
     hardware: str = ""
     encoder: str = ""
     given: str = ""
     departures: str = ""
     could_not: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    encoder: str
-    schedule: str
-    training_seconds: float | None = None
-    weights: Path | None = None
 
 
 def make_table(
@@ -219,15 +226,12 @@ def _fill(
     began = time.monotonic()
     candidate = find_candidate(source.encoder, wanted)
     result = judge_candidate(row.name, candidate, work.cells.by(candidate.rule), wanted)
-    own = own_scores(source.encoder, result)
     return FilledRow(
         row,
         paper,
         judged=result.judged,
-        own=own.scores if own else None,
-        n_own=own.k if own else 0,
-        schedule=source.schedule,
-        training_seconds=source.training_seconds,
+        own=own_scores(source.encoder, result),
+        source=source,
         seconds=time.monotonic() - began,
         hardware=hardware(settings.device),
         encoder=candidate.name,
@@ -236,17 +240,19 @@ def _fill(
     )
 
 
-def _source(row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _Work) -> _Source:
+def _source(
+    row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _Work
+) -> EncoderSource:
     """Where the row's encoder is; it is trained if it must be."""
     given = plan.given.get(row.name)
     if given and row.name.startswith("imagenet"):
-        return _Source(row.encoder, "weights as given", weights=Path(given))
+        return EncoderSource(row.encoder, "weights as given", weights=Path(given))
     if given:
-        return _Source(given, f"as given: {told_by(row, given, settings)}")
+        return EncoderSource(given, f"as given: {told_by(row, given, settings)}")
     if row.encoder:
         is_imagenet = row.name.startswith("imagenet")
         said = "torchvision's weights" if is_imagenet else "nothing is trained"
-        return _Source(row.encoder, said, weights=settings.imagenet_weights)
+        return EncoderSource(row.encoder, said, weights=settings.imagenet_weights)
     if plan.schedule is None and not _has_gpu(settings):
         raise ConfigError(
             f"No GPU: PyTorch finds none here, and {row.name} must be trained. Ask for a short "
@@ -255,11 +261,13 @@ def _source(row: TableRow, plan: TablePlan, settings: EvaluateSettings, work: _W
     schedule = plan.schedule or "paper"
     is_bundled = row.name == "ccrl" and plan.number == 2 and settings.data.kind == BUNDLED_FOR
     if schedule == "cpu" and is_bundled:
-        return _Source("ccrl", "CPU SCHEDULE (bundled encoder: train/cpu_small)")
+        return EncoderSource("ccrl", "CPU SCHEDULE (bundled encoder: train/cpu_small)")
     return _train(row, schedule, settings, work)
 
 
-def _train(row: TableRow, schedule: Schedule, settings: EvaluateSettings, work: _Work) -> _Source:
+def _train(
+    row: TableRow, schedule: Schedule, settings: EvaluateSettings, work: _Work
+) -> EncoderSource:
     from ccrl_wsi.training.metric_log import read_metrics
     from pipelines.train import train_encoder
     from pipelines.train_folder import TrainFolder
@@ -286,7 +294,7 @@ def _train(row: TableRow, schedule: Schedule, settings: EvaluateSettings, work: 
     said = "CPU SCHEDULE" if schedule == "cpu" else "GPU schedule"
     said = f"{said} ({file}: {trained.n_steps} steps of {changed.schedule.batch_size})"
     seconds = training_seconds(metrics, changed.schedule.batch_size)
-    return _Source(str(folder.encoder), said, seconds)
+    return EncoderSource(str(folder.encoder), said, seconds)
 
 
 def _training_settings(

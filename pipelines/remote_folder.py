@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 from ccrl_wsi.object_storage import AT_ONCE, ObjectFolder
 from ccrl_wsi.store import fetch_heading, fetch_store, publish_changed_store
+from pipelines.folder_sign import Sign
 
 NOT_COPIED = ".html"
 """Reports are written, never read."""
@@ -26,6 +27,11 @@ NOT_COPIED = ".html"
 
 class Lock(Protocol):
     """What says that no other run works in the folder."""
+
+    @property
+    def sign(self) -> Sign:
+        """By what workers know that."""
+        ...
 
     def check(self) -> None:
         """Raise if another run has taken the folder over."""
@@ -62,27 +68,30 @@ class RemoteFolder:
         self._folders.clear()
         self.forget(sorted(self._looked_up))
 
-    def publish(self, path: Path) -> None:
-        """Write the file ``path`` of the desk, or delete the object where there is none."""
+    def publish(self, paths: Iterable[Path]) -> None:
+        """Write files of the desk, several at once; delete the objects where there is no file."""
         if self.lock is not None:
             self.lock.check()
-        name = self.name_of(path)
-        if path.is_file():
-            self.objects.put_files(self.desk, [name])
-            self._local[name] = _stamp(path)
-        else:
-            self.objects.delete([name])
+        by_name = {self.name_of(path): path for path in paths}
+        written = [name for name, path in by_name.items() if path.is_file()]
+        removed = by_name.keys() - set(written)
+        self.objects.put_files(self.desk, written)
+        self.objects.delete(sorted(removed))
+        self._local.update((name, _stamp(by_name[name])) for name in written)
+        for name in removed:
             self._local.pop(name, None)
         # Whatever is there now, it is not what was copied.
-        self._copied[name] = "published"
+        self._copied.update(dict.fromkeys(by_name, "published"))
 
     def publish_tables(self) -> None:
         """Publish all files at the top of the desk that were written, or removed, since."""
         files = {p.name for p in self.desk.iterdir() if p.is_file() and p.suffix != ".tmp"}
-        for name in sorted(files | {name for name in self._local if "/" not in name}):
-            path = self.desk / name
-            if name not in files or self._local.get(name) != _stamp(path):
-                self.publish(path)
+        known = files | {name for name in self._local if "/" not in name}
+        self.publish(
+            self.desk / name
+            for name in sorted(known)
+            if name not in files or self._local.get(name) != _stamp(self.desk / name)
+        )
 
     def look_up(self, stores: Iterable[Path]) -> None:
         """Put headings of those ``stores`` on the desk that are there and have whole cells."""
@@ -144,9 +153,8 @@ class RemoteFolder:
         """A copy of a store to change; the changes are published at the end."""
         with self.fetched(store) as copy:
             yield copy
-            if self.lock is not None:
-                self.lock.check()
-            publish_changed_store(self.objects, self.name_of(store), copy)
+            still_ours = self.lock.check if self.lock is not None else lambda: None
+            publish_changed_store(self.objects, self.name_of(store), copy, still_ours)
         self.forget([self.name_of(store)])
 
     def name_of(self, path: Path) -> str:

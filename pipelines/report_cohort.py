@@ -16,7 +16,7 @@ from ccrl_wsi.cohort.ordination import principal_components, tree_of
 from ccrl_wsi.cohort.patients import Pooled, pool_patients
 from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.config import Settings
-from ccrl_wsi.evaluation.clustering_scores import score_clusters
+from ccrl_wsi.evaluation.clustering_scores import cells_of_table, confusion_table, score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
 from pipelines.report_slides import OpenReportSlide, reading
@@ -136,25 +136,29 @@ def mean_embeddings(
 
 
 def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | None:
-    """Labels from QuPath against clusters; None where no cell has a label."""
-    labels: list[FloatArray] = []
-    clusters: list[IntArray] = []
+    """Labels from QuPath against clusters; None where no cell has a label.
+
+    Of a slide only counts are kept.
+    """
+    by_name: dict[str, IntArray] = {}
     for slide in slides:
         if slide.entry.counts is None or not slide.store.has_labels:
             continue
         with reading(slide.store):
             codes, cluster = slide.store.obs("label"), slide.store.obs("cluster")
-            names = np.array(slide.store.categories("label"), object)
+            names = slide.store.categories("label")
         both = (codes >= 0) & (cluster >= 0)
-        labels.append(names[codes[both]])
-        clusters.append(cluster[both])
-    if not sum(map(len, labels)):
+        if not both.any():
+            continue
+        table = confusion_table(cluster[both], codes[both], k, len(names))
+        for name, counts in zip(names, table.T, strict=True):
+            by_name[name] = by_name.get(name, 0) + counts
+    present = sorted(name for name, counts in by_name.items() if counts.any())
+    if not present:
         return None
-    label, cluster = np.concatenate(labels).astype(str), np.concatenate(clusters)
-    names, codes = np.unique(label, return_inverse=True)
-    counts = np.bincount(codes * k + cluster, minlength=len(names) * k).reshape(-1, k)
-    agreement = score_clusters(cluster, codes).ami
-    return LabelTable(tuple(str(name) for name in names), counts, agreement)
+    whole = np.stack([by_name[name] for name in present])
+    cluster, label = cells_of_table(whole.T)
+    return LabelTable(tuple(present), whole, score_clusters(cluster, label).ami)
 
 
 def _pool(slides: Sequence[ReportSlide], counts: IntArray) -> Pooled:

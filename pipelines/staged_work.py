@@ -21,6 +21,7 @@ from ccrl_wsi.store import (
     publish_changed_store,
     publish_new_store,
 )
+from pipelines.folder_sign import Sign
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,11 +33,15 @@ class StagedWork(Generic[Job, Result]):
 
     A job has the properties ``reads`` and ``writes``, tuples of paths. A store that is only read is
     read piece by piece from where it is; one that is only written is new.
+
+    ``sign`` is that of the run. A worker that was cut off may come back when another run has the
+    folder: it must not write over what that one made.
     """
 
     work: Callable[[Job], Result]
     objects: ObjectFolder
     root: Path
+    sign: Sign | None = None
 
     def __call__(self, job: Job) -> Result:
         """The result of ``work``, when everything it wrote is published.
@@ -78,15 +83,22 @@ class StagedWork(Generic[Job, Result]):
                 "again."
             ) from None
 
+    def _still_ours(self) -> None:
+        if self.sign is not None and not self.sign.is_seen():
+            raise StoreError(
+                f"It cannot be seen that this run still holds {self.objects.url}: nothing more is "
+                "written there. If no other run holds it, run the same command again."
+            )
+
     def _publish(self, job: Any, here: Path) -> None:
+        self._still_ours()
         # Stores last: their seals say that all is done.
         for path in sorted(job.writes, key=lambda path: path.suffix == ".zarr"):
             name = path.relative_to(here).as_posix()
             if path.suffix == ".zarr":
                 is_changed = path in job.reads
-                (publish_changed_store if is_changed else publish_new_store)(
-                    self.objects, name, path
-                )
+                publish = publish_changed_store if is_changed else publish_new_store
+                publish(self.objects, name, path, self._still_ours)
             elif path.is_dir():
                 files = [file.relative_to(here).as_posix() for file in path.iterdir()]
                 self.objects.put_files(here, files)

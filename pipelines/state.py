@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,17 @@ class SlideState:
 
 def save_state(folder: OutputFolder, state: SlideState) -> None:
     """Remember ``state``; called last, so that an interrupted step is absent."""
-    path = folder.state(state.slide_id)
-    folder.make(path.parent)
-    write_json(path, asdict(state))
-    folder.publish(path)
-    folder.forget(state.slide_id)
+    save_states(folder, [state])
+
+
+def save_states(folder: OutputFolder, states: Sequence[SlideState]) -> None:
+    """The same of several slides, in no order."""
+    paths = {state.slide_id: folder.state(state.slide_id) for state in states}
+    for state in states:
+        folder.make(paths[state.slide_id].parent)
+        write_json(paths[state.slide_id], asdict(state))
+    folder.publish(*paths.values())
+    folder.forget(*paths)
 
 
 def load_state(folder: OutputFolder, slide_id: str) -> SlideState | None:

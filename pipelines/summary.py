@@ -22,10 +22,12 @@ from pipelines.bottleneck import find_bottleneck
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, read_json, write_json
-from pipelines.state import SlideState, load_states
+from pipelines.state import SlideState, known_slides, load_states
 from pipelines.tables import write_table, write_tidy
 
 log = logging.getLogger("ccrl_wsi")
+
+COMPOSITION, TIDY = "composition.csv", "composition_long"
 
 
 def write_summary(
@@ -39,9 +41,13 @@ def write_summary(
     if codebook is not None:
         finished = [s for s in states if s.finish and s.slide_id not in failed]
         slides = [c for state in finished if (c := _composition(folder, state, codebook))]
-        write_table(folder.table("composition.csv"), *composition_rows(slides, codebook.names))
-        write_tidy(folder.table("composition_long"), composition_long(slides, codebook.names))
+        write_table(folder.table(COMPOSITION), *composition_rows(slides, codebook.names))
+        write_tidy(folder.table(TIDY), composition_long(slides, codebook.names))
         write_label_tables(folder)
+    elif not any(state.tally.n_cells for state in states):
+        # An earlier run's, of slides that are there no more.
+        for name in (COMPOSITION, f"{TIDY}.csv", f"{TIDY}.parquet"):
+            folder.table(name).unlink(missing_ok=True)
     tally = sum((state.tally for state in states), Tally())
     total, shares = asdict(tally), tally.lane_shares()
     last = _last_report(folder)
@@ -62,6 +68,19 @@ def write_summary(
         },
     )
     folder.publish_tables()
+
+
+def results_there(folder: OutputFolder) -> list[str]:
+    """The kinds of results that the folder holds now, as people look for them."""
+    if not known_slides(folder):
+        return []
+    overlays = folder.names_in(folder.overlays)
+    kinds = {
+        "slides/*.zarr": True,
+        "overlays/*.geojson.gz": any(name.endswith(".geojson.gz") for name in overlays),
+        COMPOSITION: folder.table(COMPOSITION).is_file(),
+    }
+    return [kind for kind, is_there in kinds.items() if is_there]
 
 
 def _throughput(tally: Tally, seconds: float) -> dict[str, Any]:

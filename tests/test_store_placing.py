@@ -107,6 +107,54 @@ def test_a_late_worker_leaves_the_clusters_in_an_object_store_alone(tmp_path, pa
         assert check_store(tmp_path / "fetched.zarr") == []
 
 
+@pytest.mark.parametrize("stopped_at", [1, 2])
+@pytest.mark.parametrize("remains", [False, True])
+def test_a_worker_that_was_stopped_while_it_wrote_changes_nothing_of_what_others_did(
+    tmp_path, parts, stopped_at, remains
+):
+    """It stops before it looks, or between arrays and metadata; then it goes on."""
+    empty_memory()
+    url, path = "memory://stopped/out", tmp_path / "S01.zarr"
+    objects = ObjectFolder.at(url)
+    assemble(path, parts)
+    late, asked, before = shutil.copytree(path, tmp_path / "late.zarr"), [], {}
+    if remains:  # Of a run that was killed.
+        objects.inside("S01.zarr").put_files(path, ["zarr.json", "tables/zarr.json"])
+
+    def others_meanwhile():
+        asked.append(1)
+        if len(asked) == stopped_at:
+            publish_new_store(objects, "S01.zarr", path)
+            cluster(path)
+            publish_changed_store(objects, "S01.zarr", path)
+            before.update(contents(url))
+
+    publish_new_store(objects, "S01.zarr", late, others_meanwhile)
+    assert contents(url) == before
+    fetch_store(objects, "S01.zarr", tmp_path / "fetched.zarr")
+    assert check_store(tmp_path / "fetched.zarr") == []
+    assert open_store(tmp_path / "fetched.zarr").has_clusters
+
+
+def test_nothing_is_published_that_is_no_longer_ours(tmp_path, parts):
+    empty_memory()
+    objects, path = ObjectFolder.at("memory://taken/out"), tmp_path / "S01.zarr"
+    assemble(path, parts)
+
+    def refuse():
+        raise StoreError("taken over")
+
+    with pytest.raises(StoreError, match="taken over"):
+        publish_new_store(objects, "S01.zarr", path, refuse)
+    assert contents("memory://taken/out") == {}
+    publish_new_store(objects, "S01.zarr", path)
+    before = contents("memory://taken/out")
+    cluster(path)
+    with pytest.raises(StoreError, match="taken over"):
+        publish_changed_store(objects, "S01.zarr", path, refuse)
+    assert contents("memory://taken/out") == before
+
+
 def test_a_store_that_cannot_take_its_place_leaves_the_old_one(tmp_path, parts, monkeypatch):
     path, rename = tmp_path / "slides" / "S01.zarr", Path.rename
     assemble(path, parts[:1])

@@ -72,11 +72,9 @@ def centre_batches(features: FloatArray, is_control: BoolArray, batch: Sequence[
     EvaluationError
         If there are fewer than two controls in all.
     """
-    _check_controls(int(is_control.sum()))
-    names = np.asarray(batch)
+    batches = _batches_with_controls(is_control, batch)
     centred: FloatArray = features - features[is_control].mean(axis=0)
-    for name in sorted({*batch} - {*batches_without_controls(is_control, batch)}):
-        mine = names == name
+    for mine in batches:
         centred[mine] = features[mine] - features[mine & is_control].mean(axis=0)
     return centred
 
@@ -95,14 +93,11 @@ def align_batches(
     EvaluationError
         If there are fewer than two controls in all.
     """
-    _check_controls(int(is_control.sum()))
-    names = np.asarray(batch)
+    batches = _batches_with_controls(is_control, batch)
     aligned = features.copy()
-    left_as_they_are = batches_without_controls(is_control, batch)
     with threadpool_limits(1):
         to_all = _power(_covariance(features[is_control]), 0.5, ridge)
-        for name in sorted({*batch} - {*left_as_they_are}):
-            mine = names == name
+        for mine in batches:
             of_batch = _covariance(features[mine & is_control])
             aligned[mine] = features[mine] @ _power(of_batch, -0.5, ridge) @ to_all
     return aligned
@@ -133,6 +128,14 @@ def batches_without_controls(is_control: BoolArray, batch: Sequence[str]) -> lis
         for name in sorted({*batch})
         if int((is_control & (names == name)).sum()) < FEWEST_CONTROLS
     ]
+
+
+def _batches_with_controls(is_control: BoolArray, batch: Sequence[str]) -> list[BoolArray]:
+    """Which wells (n,) each batch has, of those whose controls show how they vary, by name."""
+    _check_controls(int(is_control.sum()))
+    names = np.asarray(batch)
+    told = {*batch} - {*batches_without_controls(is_control, batch)}
+    return [names == name for name in sorted(told)]
 
 
 def _covariance(rows: FloatArray) -> FloatArray:

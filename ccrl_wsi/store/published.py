@@ -8,6 +8,7 @@ nothing yet, and is made anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,46 +40,80 @@ def fetch_store(objects: ObjectFolder, name: str, path: Path) -> None:
         raise StoreError(f"{there.url} is changed by somebody else. Run again.") from None
 
 
-def publish_new_store(objects: ObjectFolder, name: str, path: Path) -> None:
+def publish_new_store(
+    objects: ObjectFolder,
+    name: str,
+    path: Path,
+    still_ours: Callable[[], None] = lambda: None,
+) -> None:
     """Write the sealed store ``path`` as ``name``, in place of whatever is there.
 
-    A whole store with the same cells stays as it is, with its clusters.
+    A whole store with the same cells stays as it is, with its clusters; also one that another
+    worker finishes meanwhile, as far as the store can refuse to write over objects.
+
+    ``still_ours`` is asked before anything that others see is changed; it raises to prevent that.
     """
     there, seal = objects.inside(name), (path / SEAL).read_bytes()
-    files = set(read_seal(path))
-    if _content(there, SEAL) == seal and set(there.walk()) == files | {SEAL}:
+    still_ours()
+    files, before = set(read_seal(path)), there.walk()
+    if set(before) == files | {SEAL} and _content(there, SEAL) == seal:
         return  # Another worker was given the same slide, and was faster.
     if _has_same_cells(there, path):
         return  # That was long ago: there are clusters already, or they are being written.
-    there.delete([SEAL])
-    there.delete([BROKEN])
-    _write(there, path, files, seal)
+    # Only what was there then: whatever comes meanwhile is another worker's.
+    there.delete([SEAL] if SEAL in before else [])
+    there.delete([file for file in before if file not in files or _is_metadata(file)])
+    there.put_files(path, sorted(file for file in files if not _is_metadata(file)))
+    still_ours()
+    for level in _metadata(files):
+        if not there.put_files(path, level, only_new=True):
+            if {SEAL, BROKEN} & set(there.walk()):
+                return  # Another worker was faster; what is written here are the same arrays.
+            there.put_files(path, level)
+    there.write(SEAL, seal, only_new=True)
 
 
-def publish_changed_store(objects: ObjectFolder, name: str, path: Path) -> None:
+def publish_changed_store(
+    objects: ObjectFolder,
+    name: str,
+    path: Path,
+    still_ours: Callable[[], None] = lambda: None,
+) -> None:
     """Write what changed in the sealed store ``path`` since :func:`fetch_store` copied it.
 
     Interrupted, a broken seal stays: the cells, which nothing changes, are known to be whole.
+    ``still_ours`` as in :func:`publish_new_store`.
     """
     there, seal = objects.inside(name), (path / SEAL).read_bytes()
     before = _content(there, SEAL)
     new, old = read_seal(path), _sums(before)
+    files = {file for file in new if old.get(file) != new[file]}
+    still_ours()
     if before is not None:
         there.write(BROKEN, before)
         there.delete([SEAL])
-    _write(there, path, {file for file in new if old.get(file) != new[file]}, seal)
+    there.put_files(path, sorted(file for file in files if not _is_metadata(file)))
+    still_ours()
+    for level in _metadata(files):
+        there.put_files(path, level)
+    own = set(new) | {SEAL, BROKEN}
+    there.delete(file for file in there.walk() if file not in own)
+    there.write(SEAL, seal)
     there.delete([BROKEN])
 
 
-def _write(there: ObjectFolder, path: Path, files: set[str], seal: bytes) -> None:
-    own = set(read_seal(path)) | {SEAL, BROKEN}
-    # Metadata after data, a folder's after those in it: what can be seen is there.
-    metadata = {file for file in files if file.rpartition("/")[2] == METADATA}
-    there.put_files(path, sorted(files - metadata))
-    for depth in sorted({file.count("/") for file in metadata}, reverse=True):
-        there.put_files(path, [file for file in metadata if file.count("/") == depth])
-    there.delete(file for file in there.walk() if file not in own)
-    there.write(SEAL, seal)
+def _metadata(files: Iterable[str]) -> list[list[str]]:
+    """Metadata in the order of writing: after data, a folder's after those of folders in it.
+
+    So what can be seen is there.
+    """
+    found = sorted(file for file in files if _is_metadata(file))
+    depths = sorted({file.count("/") for file in found}, reverse=True)
+    return [[file for file in found if file.count("/") == depth] for depth in depths]
+
+
+def _is_metadata(file: str) -> bool:
+    return file.rpartition("/")[2] == METADATA
 
 
 def _has_same_cells(there: ObjectFolder, path: Path) -> bool:

@@ -15,8 +15,10 @@ import pytest
 
 from ccrl_wsi.errors import SlideError, StoreError
 from ccrl_wsi.slides.openslide_reader import OpenSlideReader
+from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
+from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import cli, second_reading
 from pipelines.machines import SerialMachine
 from pipelines.output_folder import open_output, write_text
@@ -72,6 +74,43 @@ def make_broken(kind: str, folder: Path, slide_file: Path, data_dir: Path | None
         whole = (data_dir / "slides" / "cmu-1-small-region.svs").read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     return path
+
+
+def test_the_last_line_names_only_results_that_are_there(
+    run, monkeypatch, capfd, slide_file, tmp_path
+):
+    bad = make_broken("garbage", tmp_path, slide_file)
+    out = tmp_path / "out"
+    code, said = run(bad)
+    assert code == 1
+    assert f"No slide in {out} has results." in said
+    assert not any(name in said for name in ("*.zarr", "*.geojson.gz", "composition", "Report"))
+    assert "failures.csv" in said
+    assert (
+        "No slide in" in call(monkeypatch, capfd, "cluster", out, "--set", "report.make=false")[1]
+    )
+    everything = "slides/*.zarr, overlays/*.geojson.gz, composition.csv"
+    assert f"Results in {out}: {everything}" in run(slide_file)[1]
+    # Nothing new is made, and one fails: the other one's results are there still.
+    code, said = run(bad, slide_file)
+    assert (code, f"Results in {out}: {everything}" in said, "1 failed" in said) == (1, True, True)
+
+
+def test_tables_of_slides_that_are_gone_go_too(run, slide_file, tmp_path):
+    slide = tmp_path / "slide.tif"
+    shutil.copy(slide_file, slide)
+    assert run(slide)[0] == 0
+    tables = [
+        tmp_path / "out" / f"composition{end}" for end in (".csv", "_long.csv", "_long.parquet")
+    ]
+    assert all(table.is_file() for table in tables)
+    other = draw_slide(DrawnSlideSpec(360, 300, 0.5, n_nuclei=50, seed=8))
+    write_pyramid(slide, other.rgb, 0.5, compression="deflate")
+    spoil_tile(slide, 0)
+    code, said = run(slide)
+    assert code == 1
+    assert not any(table.exists() for table in tables)
+    assert "composition.csv" not in said
 
 
 @pytest.mark.parametrize("kind", ["missing", "garbage"])

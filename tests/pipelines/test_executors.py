@@ -6,17 +6,19 @@ import os
 import signal
 from pathlib import Path
 
+import dask
 import pytest
+from dask.utils import key_split
 from distributed import Client, LocalCluster
 
 from ccrl_wsi.config import ComputeSettings
 from ccrl_wsi.errors import ConfigError, SlideError
-from pipelines import dask_clusters
+from pipelines import dask_clusters, executors
 from pipelines.dask_clusters import Workers
 from pipelines.executors import Dask, Serial, each, open_executor
 from pipelines.freed_memory import ONE_ARENA
 from pipelines.lanes import lanes_for
-from pipelines.machines import AddressMachine, GpuMachine, SerialMachine, SlurmMachine
+from pipelines.machines import AddressMachine, GpuMachine, LocalMachine, SerialMachine, SlurmMachine
 from pipelines.worker_watch import Watch
 
 
@@ -159,6 +161,47 @@ def test_no_scheduler_at_the_address_is_told(monkeypatch):
         open_executor(AddressMachine(address="tcp://127.0.0.1:9")),
     ):
         pass
+
+
+def test_names_of_tasks_that_are_done_are_forgotten(cluster, monkeypatch):
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.0)
+    with Client(cluster, set_as_default=False) as client:
+        executor, most = on(client), 0
+        for _ in each(executor, square_or_fail, range(200)):
+            most = max(most, key_split.cache_info().currsize)
+    assert 0 < most < 50
+
+
+def dask_keeps() -> tuple[int, bool]:
+    """Messages of a connection, and whether stacks are looked at."""
+    names = ("admin.low-level-log-length", "worker.profile.enabled")
+    length, profiles = (dask.config.get(f"distributed.{name}") for name in names)
+    return length, profiles
+
+
+def test_dask_keeps_few_messages_and_looks_at_no_stacks():
+    usual = dask_keeps()
+    with open_executor(LocalMachine(workers=1)) as executor:
+        assert all(o.result == o.item**2 for o in each(executor, square_or_fail, range(150)))
+        scheduler = executor.client.cluster.scheduler
+        (to_worker,) = scheduler.stream_comms.values()
+        for kept in (
+            executor.client.scheduler_comm.recent_message_log,
+            to_worker.recent_message_log,
+            scheduler.transition_log,
+        ):
+            assert kept.maxlen == 100
+        assert set(executor.client.run(dask_keeps).values()) == {(100, False)}
+    assert dask_keeps() == usual
+
+
+def test_what_the_user_tells_dask_and_what_a_dashboard_shows_is_kept():
+    with (
+        dask.config.set({"distributed.admin.low-level-log-length": 321}),
+        open_executor(LocalMachine(workers=1)) as executor,
+    ):
+        assert set(executor.client.run(dask_keeps).values()) == {(321, False)}
+    assert dask_clusters._measured_less(LocalMachine(dashboard="127.0.0.1:8787")) == {}
 
 
 def test_no_gpu_is_told(monkeypatch):

@@ -74,6 +74,11 @@ def test_a_folder_called_local_does_not_hide_the_machine(tmp_path, monkeypatch):
         ("kind: slurm\ncores: 4\n", "memory: Field required"),
         ("kind: slurm\ncores: 4\nmemory: 8 GB\nwalltime: 12:00:00\n", "in quotes"),
         ("kind: slurm\ncores: 4\nmemory: 8 GB\nminimum_jobs: 9\n", "minimum_jobs is larger"),
+        (
+            "kind: slurm\ncores: 4\nmemory: 8 GB\nprocesses: 2\ngpu: true\n",
+            "yaml: gpu: true with .*set processes: 1,",
+        ),
+        ("kind: slurm\ncores: 4\nmemory: 8 GB\nprocesses: 5\n", "processes is larger than cores"),
         ("kind: address\naddress: localhost:8786\n", "is not an address such as"),
         ("workers: 3\n", "Begin it with `kind:`"),
         ("- kind\n", "Begin it with `kind:`"),

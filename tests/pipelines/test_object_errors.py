@@ -7,7 +7,9 @@ import sys
 import urllib.request
 
 import pytest
+import typer
 
+from pipelines.cli import app
 from tests.object_stores import BUCKET, SECRET
 from tests.pipelines.conftest import SMOKE
 from tests.pipelines.test_bad_input import call
@@ -83,12 +85,56 @@ def test_a_missing_driver(run, monkeypatch):
     assert "gs:// needs a package that is not installed: pip install gcsfs." in run("gs://b/out")
 
 
-@pytest.mark.parametrize("command", [["demo", "-o"], ["doctor", "-o"]])
-def test_commands_that_need_a_disk_say_so(monkeypatch, capfd, command):
-    code, said = call(monkeypatch, capfd, *command, "s3://bucket/out")
+WRITERS = [
+    *[
+        "demo",
+        "doctor",
+        "train",
+        "train-segmenter",
+        "evaluate",
+        "evaluate ccrl",
+        "label-fields x.tif",
+    ],
+    "evaluate --moa x.csv",
+    "profile x.safetensors --data x",
+]
+
+
+@pytest.mark.parametrize("command", [*(f"{c} -o" for c in WRITERS), "export out --to qupath -t"])
+def test_commands_that_need_a_disk_say_so(monkeypatch, capfd, command, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, said = call(monkeypatch, capfd, *command.split(), "s3://bucket/out")
     assert code == 2
-    assert "a folder on disk is needed here" in " ".join(said.split())
+    assert "s3://bucket/out is an address, and a folder on disk is needed here. Only `run`" in said
     assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_that_is_written_to_was_thought_of():
+    def options(command):
+        return {name for o in command.params if o.param_type_name == "option" for name in o.opts}
+
+    commands = typer.main.get_command(app).commands
+    takes_out = {name for name, command in commands.items() if options(command) & {"--out", "-t"}}
+    assert takes_out == {line.split()[0] for line in WRITERS} | {"run", "export"}
+
+
+@pytest.mark.parametrize("command", ["run x.tif -o", "cluster", "verify", "report"])
+def test_one_slash_makes_no_folder(monkeypatch, capfd, command, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, said = call(monkeypatch, capfd, *command.split(), "s3:/bucket/out")
+    assert code == 2
+    assert "An address has two slashes: s3://bucket/out." in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_codebook_is_read_from_disk(monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, said = call(monkeypatch, capfd, "cluster", "out", "--codebook", "s3://bucket/out")
+    assert code == 2
+    assert "s3://bucket/out is an address, and this is read from disk" in said
 
 
 @pytest.mark.parametrize("command", ["verify", "cluster", "report", "export"])

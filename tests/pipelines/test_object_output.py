@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ccrl_wsi.config import load_settings
-from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.errors import ConfigError, StoreError
 from ccrl_wsi.object_storage import ObjectFolder
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
@@ -26,11 +28,15 @@ from ccrl_wsi.store import open_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines import object_lock
 from pipelines.export import ExportOptions, export_cohort
+from pipelines.finish import FinishJob, finish_slide
 from pipelines.import_labels import import_labels
+from pipelines.jobs import Tally
 from pipelines.machines import AddressMachine, SerialMachine
-from pipelines.output_folder import open_output
+from pipelines.output_folder import claim, open_output
+from pipelines.output_lock import held
 from pipelines.report import report_again
 from pipelines.run import cluster_again, run_cohort, settings_of_last_clusters
+from pipelines.state import SlideState, save_states
 from pipelines.verify import verify_output
 from tests.object_stores import (
     BUCKET,
@@ -172,12 +178,13 @@ def die_after(patch: pytest.MonkeyPatch, n_steps: int) -> list[int]:
                 count[0] += 1
                 return whole(self, *arguments, **options)
             *first, names = arguments
+            done = []
             for one in sorted(names):
                 if count[0] >= n_steps:
                     raise Killed
                 count[0] += 1
-                whole(self, *first, [one])
-            return None
+                done.append(whole(self, *first, [one], **options))
+            return all(done)
 
         patch.setattr(ObjectFolder, name, step)
 
@@ -323,6 +330,47 @@ def label_some(out: Path | str, folder: Path) -> Path:
     path = folder / "small.geojson"
     path.write_text(json.dumps(overlay))
     return path
+
+
+def test_a_late_worker_writes_nothing_where_another_run_holds_the_folder(small, smoke):
+    empty_memory()
+    url = "memory://bucket/out"
+    run_small(small, smoke)
+    folder = open_output(url)
+    with held(folder):
+        late = folder.work_on(finish_slide)
+        job = FinishJob(
+            "small", folder.store("small"), folder.codebook, folder.overlays, smoke, {"group": "x"}
+        )
+        objects = ObjectFolder.at(url)
+        objects.write(object_lock.LOCK, b'{"owner": "another run"}')
+        before = contents(url)
+        with pytest.raises(StoreError, match=f"this run still holds {url}: nothing more is wri"):
+            late(job)
+        assert contents(url) == before
+        objects.delete([object_lock.LOCK])  # That run has ended.
+        with pytest.raises(StoreError, match="nothing more is written"):
+            late(job)
+    assert verify_output(url)[0] == []
+
+
+def test_states_of_many_slides_are_written_several_at_once(smoke, monkeypatch):
+    empty_memory()
+    url, together, put = "memory://bucket/many", threading.Barrier(4), MemoryFileSystem.put_file
+
+    def put_when_others_do(self, *arguments, **options):
+        together.wait(timeout=20)
+        return put(self, *arguments, **options)
+
+    folder = claim(url, smoke, {})
+    states = [SlideState(f"S{i}", "x", None, None, 0.5, "f", 1.0, Tally(i)) for i in range(8)]
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_when_others_do)
+    save_states(folder, states)
+    there = ObjectFolder.at(url)
+    assert there.walk("state") == [f"state/S{i}.json" for i in range(8)]
+    assert [json.loads(there.read(f"state/S{i}.json"))["tally"]["n_cells"] for i in range(8)] == [
+        *range(8)
+    ]
 
 
 def test_overlays_in_fewer_files_leave_none_of_the_others(small, smoke):

@@ -130,8 +130,8 @@ def save_dcae(path, *, placed=True, data=None, **more):
 def test_a_given_file_is_scored_by_its_own_clusters_too(tmp_path, dcae_file):
     (row,) = filled(tmp_path, {"dcae": str(dcae_file)}).values()
     assert row.own is not None
-    assert row.own.ari == pytest.approx(1)
-    assert "as given: dcae.safetensors, 7 steps of 9" in row.schedule
+    assert row.own.scores.ari == pytest.approx(1)
+    assert "as given: dcae.safetensors, 7 steps of 9" in row.source.schedule
     own = [line for line in lines_of({"dcae": row}) if line["reading"] == "its own clusters"]
     assert [line["n_seeds"] for line in own] == ["", "", ""]
     assert {(line["k"], line["encoder"]) for line in own} == {("3", "dcae")}
@@ -162,7 +162,7 @@ def test_the_cells_a_file_learned_from_are_told(tmp_path):
     ):
         path = save_dcae(tmp_path / "dcae.safetensors", data=data)
         (row,) = filled(tmp_path, {"dcae": str(path)}).values()
-        assert row.schedule.endswith(told)
+        assert row.source.schedule.endswith(told)
 
 
 def test_another_fold_of_nucls_has_seen_the_test_cells(tmp_path):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_mutual_info_score
 
 from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.report_content import ReportSlide
-from pipelines.report_cohort import compare_all_groups, find_batch_effects, find_compositions
+from pipelines.report_cohort import (
+    compare_all_groups,
+    compare_labels,
+    find_batch_effects,
+    find_compositions,
+)
 
 
 def slide(name, counts, patient=None, group=None):
@@ -77,3 +86,47 @@ def test_slides_without_a_group_do_not_count_for_their_patient():
     assert "1 of 5 slides have no group and are left out." in groups_of_all.sentences
     (one,), (other,) = groups_of_all.comparisons, without.comparisons
     assert one.clusters[0].difference == pytest.approx(other.clusters[0].difference)
+
+
+class LabelledStore:
+    """A store's columns `cluster` and `label`, and nothing else."""
+
+    has_labels, slide_id, path = True, "s", "s.zarr"
+
+    def __init__(self, seed: int, n: int, names: tuple[str, ...]) -> None:
+        rng = np.random.default_rng(seed)
+        self.names = names
+        self.columns = {
+            "cluster": rng.integers(-1, 4, n).astype(np.int16),
+            "label": rng.integers(-1, len(names) - 1, n).astype(np.int8),
+        }
+
+    def obs(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def categories(self, _: str) -> tuple[str, ...]:
+        return self.names
+
+
+def test_labels_are_compared_in_memory_for_a_few_numbers_a_cell():
+    n = 300_000
+    names = [("tumour", "a class with a long name", "of no cell"), ("stroma", "tumour", "no cell")]
+    stores = [LabelledStore(seed, n, own) for seed, own in enumerate(names)]
+    slides = [SimpleNamespace(entry=slide("s", [n]), store=store) for store in stores]
+    compare_labels(slides[:1], 4)  # Imports are not what is measured.
+    tracemalloc.start()
+    table = compare_labels(slides, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    both = [(s.columns["cluster"] >= 0) & (s.columns["label"] >= 0) for s in stores]
+    assert peak < 80 * sum(map(np.count_nonzero, both))
+    assert table.labels == ("a class with a long name", "stroma", "tumour")
+    cluster = np.concatenate([s.columns["cluster"][b] for s, b in zip(stores, both, strict=True)])
+    label = np.concatenate(
+        [np.array(s.names)[s.columns["label"][b]] for s, b in zip(stores, both, strict=True)]
+    )
+    for name, counts in zip(table.labels, table.counts, strict=True):
+        assert counts.tolist() == np.bincount(cluster[label == name], minlength=4).tolist()
+    assert table.agreement == pytest.approx(
+        adjusted_mutual_info_score(label, cluster), rel=1e-9, abs=1e-12
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ccrl_wsi.slides.slide_list import list_slides
+from pipelines import dask_clusters
+from pipelines.lanes import CORES
 from pipelines.machines import SlurmMachine
 from pipelines.run import run_cohort
 from pipelines.verify import verify_output
@@ -55,3 +57,32 @@ def test_jobs_come_do_the_work_and_are_cancelled(slide_file, smoke, tmp_path, sl
     assert verify_output(out)[0] == []
     assert "Start worker at" in slurm.read_text()
     assert (tmp_path / "cancelled").read_text().strip().isdigit()
+
+
+@pytest.mark.parametrize(
+    ("machine", "threads"),
+    [
+        (SlurmMachine(cores=8, memory="8 GB", processes=8), 1),
+        (SlurmMachine(cores=8, memory="8 GB", processes=2), 1),
+        (SlurmMachine(cores=11, memory="8 GB", processes=4), 1),
+        (SlurmMachine(cores=3, memory="8 GB", gpu=True), 3),
+    ],
+)
+def test_libraries_of_a_job_share_its_cores(slurm, machine, threads):
+    with dask_clusters._slurm(machine.model_copy(update={"minimum_jobs": 0})) as cluster:
+        script = cluster.job_script()
+    for name in (*dask_clusters.ONE_THREAD, CORES):
+        assert f"export {name}={threads}\n" in script
+
+
+def test_a_worker_of_a_job_has_its_share_and_what_the_user_said(slurm, tmp_path):
+    machine = SlurmMachine(
+        cores=3, memory="2 GB", gpu=True, minimum_jobs=1, maximum_jobs=1, interface="lo",
+        local_directory=str(tmp_path / "scratch"),
+        job_script_prologue=("export MKL_NUM_THREADS=2",),
+    )  # fmt: skip
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", CORES)
+    with dask_clusters.connect(machine) as workers:
+        workers.client.wait_for_workers(1, timeout=60)
+        (told,) = workers.client.run(lambda: [os.environ.get(name) for name in names]).values()
+    assert told == ["3", "2", "3"]
