@@ -76,6 +76,11 @@ class TileSettings(Section):
     core_px: int = Field(
         2048, ge=64, multiple_of=8, description="Side of the area a tile answers for."
     )
+    align_to_file: bool = Field(
+        True,
+        description="Where a stored level is used, cores end where the file's own tiles do, if "
+        "that moves core_px by an eighth at most; fewer of those are then decoded twice.",
+    )
     halo_um: float = Field(32.0, ge=0, description="Extra margin; larger than any nucleus.")
     partition_side: int = Field(2, ge=1, description="A partition is this many tiles squared.")
 
@@ -297,10 +302,11 @@ CELL_SECTIONS = ("tissue", "tiles", "nuclei", "crops", "embedding")
 
 NOT_IN_CELLS = {
     "tissue": ("regions",),
+    "tiles": ("align_to_file",),
     "nuclei": ("weights", "batch_size"),
     "embedding": ("encoder", "weights", "batch_size"),
 }
-"""Of those, what does not: places of files, whose content is asked instead, and batches."""
+"""Of those, what does not: batches, and what is asked of the slide or the file instead."""
 
 CELLS_VERSION = 1
 """Raised when the same settings give other cells, so that old and new ones are never mixed."""
@@ -318,8 +324,8 @@ def load_settings(
 def cell_settings(settings: Settings) -> dict[str, Any]:
     """The settings that decide which cells there are and what their vectors are, as plain JSON.
 
-    The pixel size, drawn regions and networks are not among them: a slide's identity and the
-    models' fingerprints hold their content.
+    The pixel size, cores aligned to a file's tiles, drawn regions and networks are not among them:
+    a slide's identity and the models' fingerprints hold their content.
     """
     tree = settings.model_dump(mode="json")
     kept = {name: tree[name] for name in CELL_SECTIONS}

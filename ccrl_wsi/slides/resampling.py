@@ -61,6 +61,21 @@ def make_grid(info: SlideInfo, mpp: float, tolerance: float) -> PixelGrid:
     )
 
 
+def file_tile_px(info: SlideInfo, grid: PixelGrid) -> tuple[int, int] | None:
+    """Width and height of the file's own tiles, where the grid's pixels lie in them as stored.
+
+    None where the grid is resampled, does not begin on the corner of a tile, or the file does not
+    say.
+    """
+    source = _source(info, grid)
+    if source.step != 1 or source.level >= len(info.level_tiles_px):
+        return None
+    tile = info.level_tiles_px[source.level]
+    if tile is None or any(edge % side for edge, side in zip(source.origin, tile, strict=True)):
+        return None
+    return tile
+
+
 def read_grid(read_level: LevelReader, info: SlideInfo, box: Box, grid: PixelGrid) -> ByteArray:
     """Pixels of ``box`` (grid pixels): (height, width, 3) uint8 RGB, white outside the slide."""
     source = _source(info, grid)
