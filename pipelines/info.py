@@ -53,5 +53,7 @@ def _describe(source: SlideSource, settings: Settings) -> list[str]:
 
 
 def _file_tiles(info: SlideInfo) -> str:
-    sizes = ["unknown" if tile is None else f"{tile[0]} x {tile[1]}" for tile in info.level_tiles_px]
+    sizes = [
+        "unknown" if tile is None else f"{tile[0]} x {tile[1]}" for tile in info.level_tiles_px
+    ]
     return f"{', '.join(dict.fromkeys(sizes)) or 'unknown'} px"

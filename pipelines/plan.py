@@ -123,9 +123,9 @@ def grid_of(info: SlideInfo, settings: Settings) -> PixelGrid:
 
 
 def core_px(info: SlideInfo, grid: PixelGrid, settings: Settings) -> int:
-    """Side of the cores: as set, or the nearest that ends where the file's own tiles do."""
+    """Side of the cores: as set, or such that they end where the file's own tiles do."""
     tile = file_tile_px(info, grid) if settings.tiles.align_to_file else None
-    return aligned_core_px(settings.tiles.core_px, tile, POOLING_PX)
+    return aligned_core_px(settings.tiles.core_px, halo_px(settings, grid.mpp), tile, POOLING_PX)
 
 
 def halo_px(settings: Settings, mpp: float) -> int:
