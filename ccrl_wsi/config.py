@@ -20,6 +20,8 @@ from ccrl_wsi.section import Positive as Positive
 from ccrl_wsi.section import Section as Section
 from ccrl_wsi.settings_tree import load_tree
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 class SlideSettings(Section):
     """How slide files are understood."""
@@ -149,7 +151,7 @@ class NucleiSettings(Section):
         "pixels in others. CPU cores take one window. A TIAToolbox ModelABC takes so many windows "
         "at once, of whatever size, on every device.",
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
     )
     boundary_scale: Literal["fixed", "tile"] = Field(
@@ -201,6 +203,12 @@ class EmbeddingSettings(Section):
         None, description="imagenet, imagenet50: local weight file; null: torchvision's download."
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
+    precision: Precision = Field(
+        "float32",
+        description="What networks compute in. float32: embeddings are what is measured, and do "
+        "not depend on the device beyond rounding; others are faster where the device has them. "
+        "auto: as nuclei.precision.",
+    )
 
 
 class OverlaySettings(Section):
@@ -334,6 +342,8 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
             del kept[section][name]
     # What suits the device changes rounding only: results of the earlier default stay valid.
     kept["nuclei"]["window_px"] = kept["nuclei"]["window_px"] or 1024
+    if kept["embedding"]["precision"] == "float32":
+        del kept["embedding"]["precision"]  # As before there was a choice.
     return {"version": CELLS_VERSION, **kept}
 
 
