@@ -9,7 +9,7 @@ are stored (in grid order, beside OpenSlide's own cache of 32 MiB), then in the 
 the cache of today, with ``tiles.align_to_file`` off and on, and at half the resolution.
 
 "decodes" is counted: how often a file tile that is needed is not among those kept, on the slide
-and on one of 40,000 px a side. "bytes" is what the process read, in times of reading each file tile
+and on one of 60,000 px a side. "bytes" is what the process read, in times of reading each file tile
 once: it bears the count out, give or take the blocks that files are read in. Medians, in turns, one
 thread.
 """
@@ -48,7 +48,7 @@ from ccrl_wsi.tiles.grid import cut_tiles, group_tiles, reading_order
 from pipelines.plan import core_px, grid_of, halo_px
 
 OPENSLIDES_OWN = 32 << 20
-LARGE_PX = 40_000
+LARGE_PX = 60_000
 BLOCKS = 8
 
 
