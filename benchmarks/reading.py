@@ -45,7 +45,7 @@ from ccrl_wsi.slides.openslide_reader import KEPT_BYTES, OpenSlideReader, open_s
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.resampling import read_grid
 from ccrl_wsi.tiles.grid import cut_tiles, group_tiles, reading_order
-from pipelines.plan import core_px, grid_of, halo_px
+from pipelines.slide_grid import core_px, grid_of, halo_px
 
 OPENSLIDES_OWN = 32 << 20
 LARGE_PX = 60_000

@@ -11,7 +11,7 @@ from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
-from pipelines.plan import core_px, grid_of
+from pipelines.slide_grid import core_px, grid_of
 
 
 def describe_slides(sources: Sequence[SlideSource], settings: Settings) -> tuple[str, bool]:

@@ -10,22 +10,18 @@ from typing import BinaryIO
 
 from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.geometry import PixelGrid, um_to_px
 from ccrl_wsi.interfaces import SlideReader
 from ccrl_wsi.parts import part_manifest
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.regions import regions_file
-from ccrl_wsi.slides.resampling import file_tile_px, make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
-from ccrl_wsi.tiles.grid import aligned_core_px, cut_tiles, group_tiles
+from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
-
-POOLING_PX = 8
-"""The networks halve an image three times."""
+from pipelines.slide_grid import core_px, grid_of, halo_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +111,6 @@ def _size_of(path: Path) -> int:
     except OSError:
         return 0
     return size
-
-
-def grid_of(info: SlideInfo, settings: Settings) -> PixelGrid:
-    """The pixels a slide is worked on in."""
-    return make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
-
-
-def core_px(info: SlideInfo, grid: PixelGrid, settings: Settings) -> int:
-    """Side of the cores: as set, or such that they end where the file's own tiles do."""
-    tile = file_tile_px(info, grid) if settings.tiles.align_to_file else None
-    return aligned_core_px(settings.tiles.core_px, halo_px(settings, grid.mpp), tile, POOLING_PX)
-
-
-def halo_px(settings: Settings, mpp: float) -> int:
-    """The halo in whole steps of the networks' coarsest layer, as ``core_px`` is.
-
-    A pixel then has the same place in the network's pooling windows whichever tile reads it.
-    """
-    return -(-um_to_px(settings.tiles.halo_um, mpp) // POOLING_PX) * POOLING_PX
 
 
 def job_of(
