@@ -63,7 +63,7 @@ def plan_of(source: SlideSource) -> SlidePlan:
     grid = PixelGrid(0.25, 1.0, (0, 0), N_SIDE_PX, N_SIDE_PX)
     tiles = cut_tiles(grid.extent, CORE_PX, HALO_PX)
     partitions = tuple(group_tiles(tiles, 2, lambda core: True))
-    return SlidePlan(source, info, grid, 1000.0, partitions, "f" * 16, ())
+    return SlidePlan(source, info, grid, 2048, 1000.0, partitions, "f" * 16, ())
 
 
 def do_nothing(job: Job) -> OpenedJob | Tally | int:

@@ -19,6 +19,7 @@ import yaml
 
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.devices import warn_of_slow_precision
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet_instances import (
@@ -28,7 +29,7 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     instances_from_rise,
     mean_probability,
 )
-from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
 from ccrl_wsi.nuclei.windows import longest_side, plan_windows
@@ -180,7 +181,7 @@ def load_hovernet(
     make_fast(network)
     # The network's own `to` would spread it over every GPU it sees.
     torch.nn.Module.to(network, device)
-    warn_of_slow_precision(settings.precision, device)
+    warn_of_slow_precision("nuclei", settings.precision, device)
     return HoVerNetSegmenter(
         name=name,
         type_names=type_names,
