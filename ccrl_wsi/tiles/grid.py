@@ -19,7 +19,7 @@ def aligned_core_px(
 
     A row of n cores and its halo touches (n core + 2 halo - 1) / tile + 1 file tiles on average,
     and n core / tile + 2 where cores end with tiles and the halo is no wider than one: fewer only
-    if the halo is half a tile or more.
+    if the halo is more than half a tile.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def aligned_core_px(
     step_px
         Whole steps of this are needed.
     """
-    if file_tile is None or 2 * halo_px < max(file_tile):
+    if file_tile is None or 2 * halo_px <= max(file_tile):
         return core_px
     unit = math.lcm(*file_tile, step_px)
     # The lower of two that are equally near: it needs less memory.
