@@ -150,7 +150,7 @@ def run_ours(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict
 
     meter = Meter()
     if network is not None:
-        make_fast(network)
+        network = make_fast(network)
     segmenter = OurSegmenter(block, network, meter)
     partitions.segmenter_of = lambda settings: segmenter
     settings = load_settings(
