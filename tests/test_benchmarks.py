@@ -16,7 +16,7 @@ from pipelines.jobs import Tally
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-SHARED = {"measured", "known_nuclei"}
+SHARED = {"drawn_cells", "known_nuclei", "measured"}
 NAMES = {file.stem for file in FOLDER.glob("*.py")} - SHARED
 
 

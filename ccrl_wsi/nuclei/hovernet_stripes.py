@@ -71,7 +71,7 @@ def _decoded(decoder: Any, deepest: Tensor, skipped: tuple[Tensor, Tensor, Tenso
     """What one decoder says."""
     images = deepest
     for block, skip in ((decoder.u3, skipped[0]), (decoder.u2, skipped[1])):
-        images = block.convf(_dense(block.dense, _joined(images, skip, nn.Sequential(block.conva))))
+        images = _dense(block, _joined(images, skip, nn.Sequential(block.conva)))
     return _joined(images, skipped[2], nn.Sequential(*decoder.u1, *decoder.u0))
 
 
@@ -97,11 +97,26 @@ def _joined(small: Tensor, skip: Tensor, layers: nn.Sequential) -> Tensor:
 
 
 def _dense(block: Any, images: Tensor) -> Tensor:
-    """A block of units, each of which sees the maps of all before it."""
-    for unit in block.units:
-        new = unit[-1](_pointwise(unit[:-1], images))
-        images = torch.cat([_inner(images, images.shape[2] - new.shape[2]), new], dim=1)
-    return _pointwise(block.blk_bna, images, onto=images)
+    """The units of a decoder's ``block``, each of which sees all maps before it, and what follows.
+
+    Each gives two rows and columns less than it sees, or four. All write into the same maps, which
+    is why nothing has to be put together anew.
+    """
+    units, last = block.dense.units, nn.Sequential(*block.dense.blk_bna, block.convf)
+    if _is_whole(images):
+        return _called(block.convf, block.dense(images))
+    n, n_maps, height, width = images.shape
+    in_all = n_maps + sum(unit[-1].out_channels for unit in units)
+    whole = images.new_empty((n, height, width, in_all)).permute(0, 3, 1, 2)
+    whole[:, :n_maps] = images
+    del images
+    lost = 0
+    for unit in units:
+        new = unit[-1](_pointwise(unit[:-1], _inner(whole[:, :n_maps], lost)))
+        lost = height - new.shape[2]
+        _inner(whole[:, n_maps : n_maps + new.shape[1]], lost)[...] = new
+        n_maps += new.shape[1]
+    return _pointwise(last, _inner(whole, lost))
 
 
 def _pointwise(layers: nn.Sequential, images: Tensor, onto: Tensor | None = None) -> Tensor:
@@ -111,7 +126,12 @@ def _pointwise(layers: nn.Sequential, images: Tensor, onto: Tensor | None = None
     """
     if _is_whole(images):
         return _called(layers, images)
-    return _put_together(lambda rows: layers(images[:, :, rows]), images.shape[2:], onto)
+
+    def part(rows: slice) -> Tensor:
+        # Some of all maps, or a part of their width, must be laid side by side first.
+        return _called(layers, images[:, :, rows].contiguous(memory_format=torch.channels_last))
+
+    return _put_together(part, images.shape[2:], onto)
 
 
 def _put_together(
@@ -200,5 +220,6 @@ def _doubled(images: Tensor) -> Tensor:
 
 def _inner(images: Tensor, lost: int) -> Tensor:
     """``images`` without ``lost`` rows and columns in all, half of them on each side."""
-    before, behind = lost // 2, lost - lost // 2
-    return images[:, :, before:-behind, before:-behind]
+    before, (height, width) = lost // 2, images.shape[2:]
+    inside = slice(before, height - lost + before), slice(before, width - lost + before)
+    return images[:, :, *inside]
