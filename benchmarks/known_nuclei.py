@@ -315,7 +315,7 @@ def compare(side_px: int, *, is_real: bool, threads: int, rounds: int) -> Compar
             of_round = folder / f"round{number}"
             of_round.mkdir()
             for size_px in (WARM_UP_PX, side_px):
-                slide_of(of_round, size_px).symlink_to(slide_of(folder, size_px))
+                slide_of(of_round, size_px).hardlink_to(slide_of(folder, size_px))
             for side, found_by_round in figures.items():
                 run = _in_its_own_process(side, side_px, of_round, threads, is_real)
                 found = np.array(run.pop("centroids")).reshape(-1, 2)

@@ -8,8 +8,8 @@ fitted to the sample, clusters are assigned, the overlay is written; no report, 
 has a process of its own, with one thread a library, and its own peak memory; importing libraries is
 not timed. "written" is what the step hands to the system over the size of the files it made or
 changed: 1 means that nothing is written twice. The finishing step writes what a run would: outlines
-up to a million cells, points above. Each step is done once, or ``--rounds`` times: then medians are told. ``geojson_speed.py`` has the
-overlay's bound.
+up to a million cells, points above. Each step is done once, or ``--rounds`` times: then medians are
+told. ``geojson_speed.py`` has the overlay's bound.
 """
 
 from __future__ import annotations

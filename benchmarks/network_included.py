@@ -5,9 +5,11 @@
 
 A square region with about 5000 nuclei per mm2. The network is HoVer-Net fast with the same random
 weights on both sides, float32, the same number of threads. The sides take turns, each in a process
-of its own that has seen one patch before; told are medians, and of the ratio the lowest and highest. Its maps are computed, thrown away and replaced by those of the known nuclei, so that both
-sides have real nuclei to find and it can be checked that they do. The engine finds nuclei and
-writes them; our job also measures, crops, embeds (measurements only), clusters and writes overlays.
+of its own that has seen one patch before; told are medians, and of the ratio the lowest and
+highest. The network's maps are computed, thrown away and replaced by those of the known nuclei, so
+that both sides have real nuclei to find and it can be checked that they do. The engine finds nuclei
+and writes them; our job also measures, crops, embeds (measurements only), clusters and writes
+overlays.
 
 A region of one tile has no seams: our side sees no halo there. The last row therefore says what
 the network alone would take on a large slide: pixels that it sees per pixel of the slide (halo and

@@ -8,7 +8,8 @@ real code, from decoding to the finished store and overlay: instance extraction 
 outlines, measurements, crops, morphology embedding, parts, assembly, assignment, GeoJSON.
 The budget is 3 core-seconds per mm2; TIAToolbox 2.1 with a network that costs nothing takes 12 to
 21 without crops, embedding and clusters. Each slide is done in a process of its own, so that peak
-memory is its own; ``--rounds N`` does each slide N times (once without). Cost and memory that do not grow with the area have ratios near 1.
+memory is its own; once, or ``--rounds`` times in turns: then medians are told. Cost and memory that
+do not grow with the area have ratios near 1.
 """
 
 from __future__ import annotations

@@ -153,8 +153,6 @@ def load_hovernet(
     ModelError
         If its weights are missing, damaged or another network's.
     """
-    import torch
-
     name = settings.segmenter
     if settings.weights is not None and not settings.weights.is_file():
         raise ModelError(_how_to_give(name, f"There is no weight file {settings.weights}."))
