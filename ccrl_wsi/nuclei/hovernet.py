@@ -184,7 +184,7 @@ def make_fast(network: Any) -> torch.nn.Module:
     network.eval()
     fold_norms_in_sequences(network)
     network.apply(put_channels_last)
-    return InStripes(network)
+    return InStripes(network).eval()
 
 
 def build_hovernet(name: str) -> tuple[Any, tuple[str, ...]]:
