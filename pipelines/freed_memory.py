@@ -20,8 +20,8 @@ log = logging.getLogger("ccrl_wsi")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _NEVER = -1
 _LARGEST_IMAGE = 64 << 20
-_LARGEST_MAP = 256 << 20
-"""Larger maps of a network are few and live long: kept, they leave holes that nothing fits."""
+_LARGEST_MAP = 160 << 20
+"""Of those a network makes by the dozen. Larger ones live long: kept, they would leave holes."""
 _LEFT_FREE = 256 << 20
 
 _CHANGING = Lock()
