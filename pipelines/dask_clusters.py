@@ -65,9 +65,11 @@ clocks, disks and stacks up to a hundred times a second.
 class SpansThatForget(SpansSchedulerExtension):  # type: ignore[misc]  # distributed is untyped
     """What Dask keeps of all tasks together, without the line it adds for each of them."""
 
-    def observe_tasks(self, tss: Any, **told: Any) -> Any:
+    def observe_tasks(self, *told: Any, **named: Any) -> Any:
         """Called by the scheduler with new tasks."""
-        return super().observe_tasks(tss, **{**told, "span_metadata": {}})
+        if "span_metadata" in named:
+            named["span_metadata"] = {}
+        return super().observe_tasks(*told, **named)
 
 
 def _scheduler_options() -> dict[str, Any]:

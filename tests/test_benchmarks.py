@@ -21,7 +21,7 @@ from pipelines.stopwatch import Event
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-SHARED = {"measured", "known_nuclei"}
+SHARED = {"drawn_cells", "known_nuclei", "measured"}
 NAMES = {file.stem for file in FOLDER.glob("*.py")} - SHARED
 
 
