@@ -37,10 +37,10 @@ lint: $(STAMP)  ## Style and types
 
 check: lint test  ## Style, types and all tests: what a change must pass
 
-# Those that need neither data nor a GPU and are done in ten minutes on two idle cores.
+# Those that need neither data nor a GPU and are done in a quarter of an hour on two idle cores.
 BENCH ?= start_up reading whole_job cell_costs instance_extraction geojson_speed million_cells
 
-bench: $(STAMP)  ## Fast benchmarks, ten minutes; BENCH="name ..." for others
+bench: $(STAMP)  ## Fast benchmarks, a quarter of an hour; BENCH="name ..." for others
 	@for name in $(BENCH); do echo; echo "== $$name"; \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 

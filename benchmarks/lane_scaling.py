@@ -5,12 +5,13 @@
 
 A drawn slide of 2.1 mm2 with about 5000 nuclei per mm2 is one partition of eight tiles. Pixels lie
 in memory and the maps of HoVer-Net, as a GPU sends them, too: all that is left is what threads do
-behind a network on a GPU (`compute.extract_behind`), from maps to measured and cut out nuclei, and
-the little that the worker does once a partition. Python runs one thread at a time; only what
-OpenCV, NumPy and compiled code do meanwhile is done by several. "held back" is the share of the
-time in which a thread that had a tile neither ran nor waited for a core: mostly it waited for the
-others to let it into Python (Linux). On busy cores it is the less the fewer threads run at once, so
-all this is for idle ones. Rounds in turns, medians; libraries have one thread each.
+behind a network on a GPU (`compute.extract_behind`), from maps to measured nuclei, and the little
+that the worker does once a partition. Crops, which a GPU would cut, are cut by the threads here.
+Python runs one thread at a time; only what OpenCV, NumPy and compiled code do meanwhile is done by
+several. "held back" is the share of the time in which a thread that had a tile neither ran nor
+waited for a core: mostly it waited for the others to let it into Python (Linux). On busy cores it
+is the less the fewer threads run at once, so all this is for idle ones. Rounds in turns, medians;
+libraries have one thread each.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from measured import Table
 from timeline import middle_job
 from whole_job import BLOCK_PX, MPP, draw, draw_block
 
 from ccrl_wsi.geometry import Box, PixelGrid
+from ccrl_wsi.nuclei.filters_on_device import rise_on_device
 from ccrl_wsi.nuclei.hovernet import HoVerNetSegmenter
+from ccrl_wsi.nuclei.hovernet_instances import GRADIENT_RANGE
 from ccrl_wsi.nuclei.hovernet_maps import HoVerMaps
 from ccrl_wsi.nuclei.tile_maps import Arrived
 from ccrl_wsi.records import Segmentation, Tile
+from ccrl_wsi.tiles.grid import reading_order
 from pipelines import partitions
 from pipelines.jobs import PartitionJob
 from pipelines.tools import reader_of
@@ -92,7 +97,7 @@ class PixelsAtHand:
 
 
 def _sent(block: HoVerMaps, read: Box) -> dict[str, np.ndarray]:
-    """Maps of ``read`` of a slide that repeats ``block``, in the types that a GPU sends."""
+    """Maps of ``read`` of a slide that repeats ``block``, as a GPU sends them."""
     rows, columns = (
         np.arange(first, first + n) % BLOCK_PX
         for first, n in ((read.top, read.height), (read.left, read.width))
@@ -104,7 +109,7 @@ def _sent(block: HoVerMaps, read: Box) -> dict[str, np.ndarray]:
     types = np.zeros(probability.shape, np.uint8)
     return {
         "probability": probability.astype(np.float16),
-        "hv": block.hv[place].astype(np.float16),
+        "rise": rise_on_device(torch.from_numpy(block.hv[place]), GRADIENT_RANGE).numpy(),
         "types": types,
     }
 
@@ -115,7 +120,7 @@ def prepared(folder: Path) -> PartitionJob:
     one = ["tiles.core_px=2048", "tiles.partition_side=8", "tissue.method=none"]
     free = ["nuclei.segmenter=watershed", "embedding.encoder=morphology"]
     job = middle_job(slide, folder / "out", [*one, *free])
-    segmenter = FreeGPU(draw_block()[1], list(job.partition.tiles))
+    segmenter = FreeGPU(draw_block()[1], reading_order(job.partition.tiles))
     reader = PixelsAtHand(reader_of(job.info))
     partitions.segmenter_of = lambda settings: segmenter
     partitions.reader_of = lambda info: reader

@@ -195,8 +195,8 @@ def compare(path: Path, rounds: int) -> None:
 def runs_of(reader: OpenSlideReader) -> dict[str, Run]:
     """What runs read, by name."""
     mpp = f"tiles.mpp={reader.info.mpp}"
-    as_set = load_settings(overrides=[mpp, "tiles.align_to_file=false"])
-    aligned = load_settings(overrides=[mpp])
+    as_set = load_settings(overrides=[mpp])
+    aligned = load_settings(overrides=[mpp, "tiles.align_to_file=true"])
     half = load_settings(overrides=[f"tiles.mpp={2 * reader.info.mpp}"])
     after = Run(reader, aligned)
     return {

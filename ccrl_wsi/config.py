@@ -79,7 +79,7 @@ class TileSettings(Section):
         2048, ge=64, multiple_of=8, description="Side of the area a tile answers for."
     )
     align_to_file: bool = Field(
-        True,
+        False,
         description="Where a stored level is used, cores end where the file's own tiles do, if "
         "that changes core_px by an eighth at most and saves decodes (2160 for tiles of 240 px).",
     )
@@ -312,7 +312,7 @@ NOT_IN_CELLS = {
     "tissue": ("regions",),
     "tiles": ("align_to_file",),
     "nuclei": ("weights", "batch_size"),
-    "embedding": ("encoder", "weights", "batch_size"),
+    "embedding": ("encoder", "weights", "batch_size", "precision"),
 }
 """Of those, what does not: batches, and what is asked of the slide or the file instead."""
 
@@ -342,8 +342,6 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
             del kept[section][name]
     # What suits the device changes rounding only: results of the earlier default stay valid.
     kept["nuclei"]["window_px"] = kept["nuclei"]["window_px"] or 1024
-    if kept["embedding"]["precision"] == "float32":
-        del kept["embedding"]["precision"]  # As before there was a choice.
     return {"version": CELLS_VERSION, **kept}
 
 

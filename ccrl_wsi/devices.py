@@ -98,6 +98,11 @@ def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
     return torch.bfloat16 if has_bfloat16 else torch.float16
 
 
+def with_precision(fingerprint: str, precision: str) -> str:
+    """``fingerprint`` of an encoder that computes in ``precision``: its own one for float32."""
+    return fingerprint if precision == "float32" else f"{fingerprint}-{precision}"
+
+
 def compute_float32_whole() -> None:
     """From now on GPUs multiply float32 as float32.
 

@@ -17,12 +17,14 @@ from typing import Any
 
 log = logging.getLogger("ccrl_wsi")
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_NEVER = -1
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+_NEVER, _NONE, _USUAL = -1, 0, 65536
 _LARGEST_IMAGE = 64 << 20
 _LARGEST_MAP = 160 << 20
 """Of those a network makes by the dozen. Larger ones live long: kept, they would leave holes."""
 _LEFT_FREE = 256 << 20
+_OLD_LIMIT = 32 << 20
+"""Of what glibc before 2.35 can be told to keep."""
 
 _CHANGING = Lock()
 _networks = 0
@@ -56,7 +58,7 @@ def _begin(library: Any, of_network: bool) -> None:
     global _networks
     with _CHANGING:
         _networks += of_network
-        _switch(library, _MMAP_THRESHOLD, _LARGEST_MAP if _networks else _LARGEST_IMAGE)
+        _keep_up_to(library, _LARGEST_MAP if _networks else _LARGEST_IMAGE)
         _switch(library, _TRIM_THRESHOLD, _NEVER if _networks else _LEFT_FREE)
 
 
@@ -67,8 +69,16 @@ def _end(library: Any) -> None:
         _networks -= 1
         if not _networks:
             _switch(library, _TRIM_THRESHOLD, _LEFT_FREE)
-            _switch(library, _MMAP_THRESHOLD, _LARGEST_IMAGE)
+            _keep_up_to(library, _LARGEST_IMAGE)
             library.malloc_trim(0)
+
+
+def _keep_up_to(library: Any, n_bytes: int) -> None:
+    """Keep the memory of arrays up to ``n_bytes``; where that cannot be told, a network's all."""
+    if library.mallopt(_MMAP_THRESHOLD, n_bytes):
+        return
+    _switch(library, _MMAP_THRESHOLD, _OLD_LIMIT)
+    _switch(library, _MMAP_MAX, _NONE if _networks else _USUAL)
 
 
 def _switch(library: Any, name: int, value: int) -> None:

@@ -149,6 +149,14 @@ def test_read_only_crops_are_embedded_without_a_warning(path, recwarn):
     assert not recwarn.list
 
 
+def test_the_fingerprint_changes_with_a_precision_that_is_not_float32(path):
+    names = ("float32", "auto", "bfloat16", "float16")
+    prints = [CcrlEncoder(path, "cpu", 8, name).fingerprint for name in names]
+    assert len(set(prints)) == 4
+    assert prints[0] == CcrlEncoder(path, "cpu", 8).fingerprint
+    assert len(prints[0]) == 16
+
+
 def test_the_fingerprint_changes_with_the_file(path, tmp_path):
     same = write_small_checkpoint(tmp_path / "same.safetensors")
     other = write_small_checkpoint(tmp_path / "other.safetensors", mean=(0.7, 0.5, 0.8))

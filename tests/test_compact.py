@@ -7,11 +7,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccrl_wsi.config import NucleiSettings, load_settings
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.evaluation.segmentation_scores import score_segmentation
-from ccrl_wsi.nuclei.compact import BUNDLED, SPOILT_PX, load_compact, mean_over_views
+from ccrl_wsi.nuclei.compact import BUNDLED, SPOILT_PX, as_maps, load_compact, mean_over_views
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
 from ccrl_wsi.nuclei.segmenters import check_segmenter, segmenter_fingerprint
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
@@ -156,3 +158,28 @@ def test_the_bundled_weights_are_small_and_say_what_they_were_made_of():
     beside = BUNDLED.with_name("README.md").read_text(encoding="utf-8")
     for source in ("TNBC", "CMU-1", "CC BY 4.0", "CC0", "MIT"):
         assert source in beside
+
+
+class Sent(TorchDispatchMode):
+    """Notes what goes from the host to a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if "_to_copy" in str(operation) and "cuda" in str(kwargs.get("device")):
+            self.shapes.append(tuple(args[0].shape))
+        return operation(*args, **kwargs)
+
+
+@pytest.mark.parametrize("separation", ["offset", "depth"])
+def test_nothing_is_sent_to_a_gpu_while_its_maps_are_made(separation):
+    sent = Sent()
+    with FakeTensorMode(allow_non_fake_inputs=True), sent:
+        output = torch.empty(1, 4, 16, 16, device="cuda")
+        _ = output[:, [0, 1]]  # does send something
+        assert sent.shapes == [(2,)]
+        assert as_maps(output, separation).device.type == "cuda"
+    assert sent.shapes == [(2,)]

@@ -32,11 +32,12 @@ more batch costs more than the padding. Larger windows are rare, and go with tho
 def crops_on_device(image: Tensor, windows: IntArray, size_px: int) -> Tensor:
     """Crops (n, size_px, size_px, 3) uint8 of square windows (n, 4), white outside ``image``.
 
-    They are where ``image`` (h, w, 3) uint8 is. The host does not wait for a GPU.
+    They are where ``image`` (h, w, 3) uint8 is. The host does not wait for a GPU, but
+    when a side is met first and its weights go up.
     """
     crops = image.new_empty((len(windows), size_px, size_px, 3))
     order = np.argsort(windows[:, 2], kind="stable")
-    sorted_windows, numbers = (_sent(array, image.device) for array in (windows[order, :3], order))
+    sorted_windows, numbers = (_up(array, image.device) for array in (windows[order, :3], order))
     for some, low, high in _batches(windows[order, 2], size_px):
         corners, side = sorted_windows[some, :2], sorted_windows[some, 2]
         taps = [
@@ -140,7 +141,7 @@ def _summed(values_of: Callable[[int], Tensor], weights: Tensor) -> Tensor:
     return total
 
 
-def _sent(array: IntArray, device: torch.device) -> Tensor:
+def _up(array: IntArray, device: torch.device) -> Tensor:
     """``array`` there; a GPU's stream fetches it when it comes to it."""
     if device.type != "cuda":
         return torch.from_numpy(array.astype(np.int64))

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.device_work import GpuWork, enough_memory, gpu_work
-from ccrl_wsi.devices import ASKING_GPU, computing, move_to, warn_of_slow_precision
+from ccrl_wsi.devices import (
+    ASKING_GPU,
+    computing,
+    move_to,
+    warn_of_slow_precision,
+    with_precision,
+)
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, load_checkpoint
 from ccrl_wsi.embeddings.network import build_network
 from ccrl_wsi.embeddings.size_feature import size_column
@@ -66,7 +72,8 @@ class CcrlEncoder:
         self._network = _ready_network(path, self.header, state)
         move_to(self._network, self._device)
         with path.open("rb") as file:
-            self._fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        self._fingerprint = with_precision(digest, precision)
         # (x / 255 - mean) / std, in one multiplication and one addition.
         mean, std = (
             torch.tensor(v, dtype=torch.float32, device=self._device).view(1, -1, 1, 1)
@@ -86,7 +93,7 @@ class CcrlEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the whole checkpoint file: weights, normalisation, crop rule and size."""
+        """Of the whole checkpoint file (weights, normalisation, crop rule) and the precision."""
         return self._fingerprint
 
     @property

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.config import EmbeddingSettings
 from ccrl_wsi.device_work import enough_memory, told_work
-from ccrl_wsi.devices import computing, move_to, warn_of_slow_precision
+from ccrl_wsi.devices import computing, move_to, warn_of_slow_precision, with_precision
 from ccrl_wsi.embeddings.imagenet_weights import (
     download_place,
     imagenet_weights,
@@ -69,7 +69,7 @@ class ImageNet:
         self._device = torch.device(device)
         self._network = network.eval()
         move_to(self._network, self._device)
-        self.fingerprint = _fingerprint(network)
+        self.fingerprint = with_precision(_fingerprint(network), settings.precision)
         self._batch_size = min(batch_size, CPU_BATCH) if self._device.type == "cpu" else batch_size
         mean, std = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (MEAN, STD))
         self._mean, self._std = mean, std

@@ -84,8 +84,8 @@ class CompactSegmenter:
         """What the network says of each pixel of ``rgb``: see :meth:`predict_maps`.
 
         Of a network that computes in half precision, the maps come as float16, which holds all it
-        says. A GPU sends them one by one, and what parts nuclei filtered, as float32:
-        ``probability`` (h, w) and ``rise`` or ``smooth`` (h, w).
+        says (means over 8 views as float32). A GPU sends them one by one, and what parts nuclei
+        filtered, as float32: ``probability`` (h, w) and ``rise`` or ``smooth`` (h, w).
         """
         check_compact_mpp(self.mpp, mpp)
         return self._predict(rgb, self._filtered)
@@ -136,8 +136,12 @@ def as_maps(output: torch.Tensor, separation: str) -> torch.Tensor:
 
     The first is the probability of nucleus; then comes the depth, or x and y of the offset.
     """
-    needed = [0, 1] if separation == "depth" else [0, 2, 3]
-    maps = output[:, needed].float().permute(0, 2, 3, 1).contiguous()
+    import torch
+
+    # Not by a list of numbers: the host would send it to a GPU and wait.
+    nucleus, depth, offset = output[:, :1], output[:, 1:2], output[:, 2:]
+    needed = torch.cat([nucleus, depth if separation == "depth" else offset], dim=1)
+    maps = needed.float().permute(0, 2, 3, 1).contiguous()
     maps[..., 0] = maps[..., 0].sigmoid()
     return maps
 

@@ -172,7 +172,7 @@ def _on_gpu(rgb: ByteArray, windows: Windows, question: Question) -> OnTheirWay:
         down.wait_event(work.ended)
         arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(down):
-            sent = {name: _sent(tensor) for name, tensor in maps.items()}
+            sent = {name: _down(tensor) for name, tensor in maps.items()}
             arrived.record(down)
         for tensor in maps.values():
             tensor.record_stream(down)
@@ -192,7 +192,7 @@ def _uploaded(rgb: ByteArray, device: str) -> TileOnGpu:
     return TileOnGpu(pixels, there)
 
 
-def _sent(tensor: torch.Tensor) -> torch.Tensor:
+def _down(tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

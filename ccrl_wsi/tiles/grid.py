@@ -35,8 +35,9 @@ def aligned_core_px(
     if file_tile is None or 2 * halo_px <= max(file_tile):
         return core_px
     unit = math.lcm(*file_tile, step_px)
+    lower = core_px // unit * unit
     # The lower of two that are equally near: it needs less memory.
-    nearest = unit * -(-(2 * core_px - unit) // (2 * unit))
+    nearest = min(lower, lower + unit, key=lambda side: abs(side - core_px))
     return nearest if nearest and abs(nearest - core_px) <= FARTHEST * core_px else core_px
 
 

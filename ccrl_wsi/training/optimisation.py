@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from ccrl_wsi.devices import compute_float32_whole
 from ccrl_wsi.errors import ModelError
 from ccrl_wsi.training.distributed import average_gradients
 from ccrl_wsi.training.learner import Moment
@@ -47,6 +48,9 @@ class Optimisation:
         self._schedule = schedule
         self._device = next(iter(self._parameters.values())).device
         self._type = autocast_type(precision, self._device)
+        if self._device.type == "cuda":
+            # Asking a finished network does so too: two trainings of a process shall be alike.
+            compute_float32_whole()
         self._adam = torch.optim.Adam(
             list(self._parameters.values()),
             lr=0.0,

@@ -28,8 +28,8 @@ def settings_of(*overrides):
     return resolved(load_settings(overrides=[*SMOKE, f"tiles.core_px={CORE_PX + 8}", *overrides]))
 
 
-ALIGNED = settings_of()
-AS_SET = settings_of("tiles.align_to_file=false")
+ALIGNED = settings_of("tiles.align_to_file=true")
+AS_SET = settings_of()
 
 
 @pytest.fixture(scope="module")

@@ -78,10 +78,12 @@ def test_without_the_switches_nothing_happens(monkeypatch):
 class Switches:
     """Stands in for glibc: what is set, and how often memory was given back."""
 
-    def __init__(self, answer=1):
-        self.set, self.trims, self.answer = {}, 0, answer
+    def __init__(self, answer=1, largest=None):
+        self.set, self.trims, self.answer, self.largest = {}, 0, answer, largest
 
     def mallopt(self, name, value):
+        if name == freed_memory._MMAP_THRESHOLD and self.largest and value > self.largest:
+            return 0
         self.set[name] = value
         return self.answer
 
@@ -102,6 +104,15 @@ def test_memory_is_given_back_when_the_last_network_of_the_process_ends(monkeypa
     assert switches.set[freed_memory._TRIM_THRESHOLD] == -1
     second.__exit__(None, None, None)
     assert (switches.set[freed_memory._MMAP_THRESHOLD], switches.trims) == (64 << 20, 1)
+
+
+def test_an_older_library_that_keeps_32_mib_at_most_keeps_all_of_a_network(monkeypatch):
+    switches = Switches(largest=32 << 20)
+    monkeypatch.setattr(freed_memory, "_glibc", lambda: switches)
+    with freed_memory_kept(of_network=True):
+        assert switches.set[freed_memory._MMAP_MAX] == 0
+    assert switches.set[freed_memory._MMAP_MAX] == 65536
+    assert switches.set[freed_memory._MMAP_THRESHOLD] == 32 << 20
 
 
 def test_a_switch_that_is_refused_is_told(monkeypatch, caplog):
