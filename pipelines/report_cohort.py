@@ -15,6 +15,7 @@ from ccrl_wsi.cohort.log_ratio import centred_log_ratio
 from ccrl_wsi.cohort.ordination import principal_components, tree_of
 from ccrl_wsi.cohort.patients import Pooled, pool_patients
 from ccrl_wsi.cohort.slide_traits import Traits
+from ccrl_wsi.cohort_records import LEVEL
 from ccrl_wsi.config import Settings
 from ccrl_wsi.evaluation.clustering_scores import cells_of_table, confusion_table, score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
@@ -211,12 +212,14 @@ def _batch_finding(
     note = " ".join(part for part in (left_out, found.note) if part)
     if math.isnan(found.balanced_accuracy):
         return BatchFinding(trait, source, None, None, note)
-    if found.p_value <= 0.05:
+    if not found.can_be_significant:
+        verdict = ""  # The note says so.
+    elif found.p_value <= LEVEL:
         verdict = (
             f"It can be told (p = {found.p_value:.2f}): clusters depend on it, or the patients do."
         )
     else:
-        verdict = f"It cannot be told (p = {found.p_value:.2f})."
+        verdict = f"It is not told clearly better than by guessing (p = {found.p_value:.2f})."
     sentence = " ".join(part for part in (verdict, note) if part)
     return BatchFinding(trait, source, found.balanced_accuracy, found.chance, sentence)
 

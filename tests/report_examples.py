@@ -61,7 +61,7 @@ def made_up_report(n_slides=3, k=5, *, name="slide", picture_px=160, n_pictures=
         ),
         pictures=pictures,
         groups=made_up_groups(compositions, name) if n_slides > 3 else None,
-        batch=(BatchFinding("site", "composition", 0.5, 0.5, f"{name} cannot be told."),),
+        batch=(BatchFinding("site", "composition", 0.5, 0.5, f"{name} is not told."),),
         labels=LabelTable((f"{name} tumour", "stroma"), rng.integers(0, 99, (2, k)), 0.4),
     )
 

@@ -68,6 +68,16 @@ def test_patients_of_two_sites_are_left_out_and_said():
     assert "6 patients are left out: their slides are of several." in found.sentence
 
 
+def test_sites_that_are_told_fully_but_by_too_few_patients_are_not_denied():
+    rows = [[900, 100], [880, 120], [910, 90], [100, 900], [90, 910], [120, 880]]
+    slides = [slide(f"s{i}", counts, f"p{i}") for i, counts in enumerate(rows)]
+    (found,) = sites_told(slides, lambda s: "aaabbb"[int(s.slide_id[1])])
+    assert found.score == 1
+    assert found.sentence == (
+        "Too few patients to tell: even the clearest difference has p = 0.10."
+    )
+
+
 def test_slides_of_unknown_patients_stand_for_themselves():
     slides = [slide(s.slide_id, s.counts) for s in cohort(1)]
     (found,) = sites_told(slides, lambda s: "ab"[int(s.slide_id[1]) % 2])
