@@ -163,6 +163,15 @@ class ClusterMap:
     n_cells: int
 
 
+@dataclass(frozen=True, slots=True)
+class LargestSlide:
+    """The slide with most cells of a cluster: its shares of these, and of all cells."""
+
+    title: str
+    of_cluster: float
+    of_all: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ClusterCard:
     """One cluster.
@@ -173,6 +182,8 @@ class ClusterCard:
         Index from 0.
     n_cells, fraction, n_slides
         Of the cohort; slides that have at least one such cell.
+    largest
+        The slide with most of its cells; None where the cohort is one slide.
     measurements, type_fractions, distance
         Of the cells looked at: quartiles, shares by name, and the 5, 25, 50, 75, 95 % quantiles of
         the distance to the centre.
@@ -198,6 +209,7 @@ class ClusterCard:
     beside_more: tuple[int, ...] = ()
     beside_less: tuple[int, ...] = ()
     note: str = ""
+    largest: LargestSlide | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -234,11 +246,20 @@ class KPoint:
 
 @dataclass(frozen=True, slots=True)
 class KCurve:
-    """How the number of clusters was chosen; ``is_stable``: whether it is as stable as asked."""
+    """How the number of clusters was chosen.
+
+    Parameters
+    ----------
+    is_stable
+        Whether it is as stable as asked.
+    follows_slides
+        Whether most of its clusters are nearly one slide's.
+    """
 
     points: tuple[KPoint, ...]
     chosen: int
     is_stable: bool
+    follows_slides: bool = False
 
 
 @dataclass(frozen=True, slots=True)

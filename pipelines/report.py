@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
+from ccrl_wsi.clusters.slide_bound import slides_sentence
 from ccrl_wsi.cohort.slide_traits import Traits, read_traits, traits_of
 from ccrl_wsi.config import Settings, late_settings
 from ccrl_wsi.errors import CcrlError, ClusterError, ConfigError
@@ -25,6 +26,7 @@ from pipelines.report_clusters import Sources, cluster_cards, curve_of, find_nei
 from pipelines.report_cohort import (
     compare_all_groups,
     compare_labels,
+    counts_of,
     find_batch_effects,
     find_compositions,
     mean_embeddings,
@@ -135,6 +137,8 @@ def _gather(
         sentences.append("No slide has cells.")
     elif compositions is None:
         sentences.append("There are no clusters, so the report shows slides only.")
+    elif codebook is not None:
+        sentences += _about_slides(compositions, codebook)
     return ReportContent(
         title=f"Cell clusters of {count(len(states), 'slide')}",
         overview=find_overview(folder, states, traits, read_failures(folder), k),
@@ -148,6 +152,13 @@ def _gather(
     )
 
 
+def _about_slides(found: Compositions, codebook: Codebook) -> list[str]:
+    """A warning where clusters follow slides."""
+    chosen, centred = codebook.is_k_chosen, codebook.centres_slides
+    said = slides_sentence(counts_of(found.slides), is_chosen=chosen, is_centred=centred)
+    return [said] if said else []
+
+
 def _about_clusters(
     slides: Sequence[OpenReportSlide], views: Views, codebook: Codebook, settings: Settings
 ) -> dict[str, Any]:
@@ -157,7 +168,7 @@ def _about_clusters(
     return {
         "cards": tuple(cluster_cards(sources, codebook, settings)),
         "neighbourhoods": neighbours,
-        "curve": curve_of(codebook),
+        "curve": curve_of(codebook, counts_of([slide.entry for slide in slides])),
         "labels": compare_labels(slides, codebook.k),
     }
 

@@ -34,7 +34,7 @@ def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
     own = tuple(slide for slide in slides if slide.counts and sum(slide.counts))
     if not own:
         return None
-    counts = np.array([slide.counts for slide in own], np.int64)
+    counts = counts_of(own)
     ratios = centred_log_ratio(counts)
     pooled = _pool(own, counts)
     is_pooled = len(pooled.names) < len(own) or any(slide.patient for slide in own)
@@ -52,12 +52,17 @@ def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
     )
 
 
+def counts_of(slides: Sequence[ReportSlide]) -> IntArray:
+    """Cells (n, k) of each cluster on ``slides`` that have clusters."""
+    return np.array([slide.counts for slide in slides], np.int64)
+
+
 def compare_all_groups(found: Compositions, settings: Settings) -> Groups | None:
     """Every two groups of patients; None where no slide has a group."""
     if not any(slide.group for slide in found.slides):
         return None
     own_slides = [slide for slide in found.slides if slide.group]
-    pooled = _pool(own_slides, np.array([slide.counts for slide in own_slides], np.int64))
+    pooled = _pool(own_slides, counts_of(own_slides))
     names = sorted({slide.group for slide in own_slides if slide.group})
     sentences = _group_sentences(found.slides, pooled, names)
     groups = np.array(pooled.groups, object)

@@ -18,6 +18,7 @@ from ccrl_wsi.report_content import (
     KCurve,
     KPoint,
     LabelTable,
+    LargestSlide,
     MeasurementSummary,
     Neighbourhoods,
     Overview,
@@ -147,6 +148,7 @@ def made_up_card(rng, j, k, name, counts, n_crops):
         maps=maps,
         beside_more=((j + 1) % k,),
         beside_less=((j + 2) % k,),
+        largest=LargestSlide(f"{name}1.svs", 0.5, 0.25),
     )
 
 

@@ -286,3 +286,12 @@ def test_a_cluster_is_described_by_what_stands_out():
 )
 def test_numbers_are_said_as_people_say_them(said, expected):
     assert said == expected
+
+
+def test_a_card_says_how_much_of_it_is_one_slides(hostile):
+    assert f"50.0 % of them on {SCRIPT}1.svs, which has 25.0 % of all cells." in hostile.text
+    content = made_up_report(2, 2)
+    assert "may follow the slides" not in Page(render_report(content)).text
+    curve = replace(content.curve, follows_slides=True)
+    page = Page(render_report(replace(content, curve=curve)))
+    assert "the number may follow the slides, not the kinds of nuclei." in page.text

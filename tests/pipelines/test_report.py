@@ -342,3 +342,24 @@ def test_patients_of_the_table_are_counted_and_a_failed_copy_keeps_the_old_table
 def test_slides_are_called_by_what_tells_them_apart(paths, titles):
     found = titles_of({str(i): path for i, path in enumerate(paths)})
     assert list(found.values()) == titles
+
+
+def test_clusters_that_follow_slides_are_warned_about(tmp_path, caplog):
+    for number, name in enumerate(("pale", "dark")):
+        spec = DrawnSlideSpec(width_px=300, height_px=300, mpp=0.5, n_nuclei=60, seed=number)
+        # Stain of twice the strength: optical densities double.
+        light = (draw_slide(spec).rgb / 255.0) ** (1 + number)
+        write_pyramid(tmp_path / f"{name}.tif", np.uint8(light * 255), 0.5, compression="deflate")
+    out, two = tmp_path / "out", settings("clusters.k=2")
+    run_cohort(list_slides([str(tmp_path)]), out, two, SERIAL)
+    content = gather(open_output(out), two)
+    counts = np.array([slide.counts for slide in content.slides])
+    assert (counts.max(axis=0) >= 0.9 * counts.sum(axis=0)).all()
+    said = [s for s in content.sentences if "clusters are nearly one slide's" in s]
+    assert said[0].startswith("2 of 2 clusters")
+    assert said[0] in caplog.text
+    for j, card in enumerate(content.cards):
+        most = int(counts[:, j].argmax())
+        assert card.largest.title == content.slides[most].title
+        assert card.largest.of_cluster == counts[most, j] / counts[:, j].sum()
+        assert card.largest.of_all == counts[most].sum() / counts.sum()
