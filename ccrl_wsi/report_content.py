@@ -18,8 +18,8 @@ class ReportSlide:
 
     Parameters
     ----------
-    title
-        The file's name as people know it; may hold any characters.
+    slide_id
+        The only name that is shown, since files may be named after people.
     mpp
         Micrometres per level-0 pixel.
     counts
@@ -29,7 +29,6 @@ class ReportSlide:
     """
 
     slide_id: str
-    title: str
     patient: str | None
     group: str | None
     mpp: float
@@ -46,7 +45,6 @@ class ReportFailure:
     """A slide that has no result, and why."""
 
     slide_id: str
-    title: str
     stage: str
     message: str
 

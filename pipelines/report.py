@@ -31,6 +31,7 @@ from pipelines.report_cohort import (
     find_compositions,
     mean_embeddings,
 )
+from pipelines.report_names import ReportNames
 from pipelines.report_overview import find_overview, read_failures
 from pipelines.report_slides import (
     OpenReportSlide,
@@ -38,7 +39,6 @@ from pipelines.report_slides import (
     Views,
     look_at,
     open_slides,
-    titles_of,
 )
 from pipelines.state import SlideState, load_states
 
@@ -118,11 +118,14 @@ def _gather(
     states = load_states(folder)
     codebook = _codebook(folder, states)
     k = codebook.k if codebook else 0
-    titles = titles_of({state.slide_id: state.path for state in states})
+    failures = read_failures(folder)
+    paths = {failure.slide_id: failure.path for failure in failures}
+    paths |= {state.slide_id: state.path for state in states}
+    names = ReportNames(paths, folder.root)
     traits, sentences = _traits(folder, states)
     readable = [state for state in states if state.slide_id not in unreadable]
-    slides, problems = open_slides(folder, readable, titles, traits, codebook)
-    problems += [f"{titles[name]} is left out: {why}" for name, why in unreadable.items()]
+    slides, problems = open_slides(folder, readable, names, traits, codebook)
+    problems += [f"{name} is left out: {why}" for name, why in unreadable.items()]
     compositions = find_compositions([slide.entry for slide in slides])
     shown = _shown(slides, compositions, settings.report.slides_shown)
     colors = codebook.colors if codebook else ()
@@ -141,11 +144,11 @@ def _gather(
         sentences += _about_slides(compositions, codebook)
     return ReportContent(
         title=f"Cell clusters of {count(len(states), 'slide')}",
-        overview=find_overview(folder, states, traits, read_failures(folder), k),
+        overview=find_overview(folder, states, traits, failures, k, names),
         slides=tuple(slide.entry for slide in slides),
         names=codebook.names if codebook else (),
         colors=colors,
-        sentences=tuple(sentences + problems),
+        sentences=tuple(map(names.cleaned, sentences + problems)),
         compositions=compositions,
         pictures=views.pictures,
         **parts,

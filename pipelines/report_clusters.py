@@ -77,7 +77,7 @@ def cluster_cards(sources: Sources, codebook: Codebook, settings: Settings) -> l
     )
     with_counts = [s.entry for s in sources.slides if s.entry.counts]
     counts = np.array([entry.counts for entry in with_counts], np.int64)
-    largest = _largest_slides([entry.title for entry in with_counts], counts)
+    largest = _largest_slides([entry.slide_id for entry in with_counts], counts)
     more, less = named_neighbours(sources.neighbours, k)
     return [
         ClusterCard(
@@ -204,7 +204,7 @@ def _exemplars(
         for i in some.tolist():
             crop = crops.get((int(cells.slide[i]), int(cells.row[i])))
             if crop is not None:
-                title = sources.slides[int(cells.slide[i])].entry.title
+                title = sources.slides[int(cells.slide[i])].entry.slide_id
                 found.append(Exemplar(crop, title, float(cells.distance[i])))
         return tuple(found)
 

@@ -168,10 +168,8 @@ def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | No
 
 
 def _pool(slides: Sequence[ReportSlide], counts: IntArray) -> Pooled:
-    ids = [slide.slide_id for slide in slides]
-    titles = dict(zip(ids, (slide.title for slide in slides), strict=True))
     return pool_patients(
-        [titles[name] for name in ids],
+        [slide.slide_id for slide in slides],
         [slide.patient for slide in slides],
         [slide.group for slide in slides],
         counts,

@@ -17,6 +17,7 @@ from ccrl_wsi.provenance import versions
 from ccrl_wsi.report_content import Overview, ReportFailure
 from pipelines.jobs import Failure
 from pipelines.output_folder import OutputFolder, read_json
+from pipelines.report_names import ReportNames
 from pipelines.state import SlideState
 
 STAGES = {
@@ -39,6 +40,7 @@ def find_overview(
     traits: Mapping[str, Traits],
     failures: Sequence[Failure],
     k: int,
+    names: ReportNames,
 ) -> Overview:
     """The run in short. ``k`` is the number of clusters, 0 where there are none."""
     run = read_json(folder.run_file)
@@ -48,13 +50,13 @@ def find_overview(
         for stage, value in state.tally.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
     late = _if_there(folder.table("cluster_settings.json"))
-    settings: dict[str, Any] = {"cells": run["cells"], "models": run["models"], **late}
+    settings = names.cleaned_tree({"cells": run["cells"], "models": run["models"], **late})
     made_with: Mapping[str, str] = last.get("versions", versions())
     return Overview(
         facts=_facts(states, traits, failures, k),
         models=(str(run["models"]["segmenter"]), str(run["models"]["encoder_name"])),
         failures=tuple(
-            ReportFailure(f.slide_id, Path(f.path).name, _where(f), f.message) for f in failures
+            ReportFailure(f.slide_id, _where(f), names.cleaned(f.message)) for f in failures
         ),
         stage_seconds=tuple((STAGES[s], seconds[s]) for s in STAGES if s in seconds),
         run_seconds=last.get("seconds"),

@@ -23,7 +23,6 @@ from pipelines.report_cohort import (
 def slide(name, counts, patient=None, group=None):
     return ReportSlide(
         slide_id=name,
-        title=f"{name}.svs",
         patient=patient,
         group=group,
         mpp=0.25,
