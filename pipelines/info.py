@@ -9,6 +9,7 @@ from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.pixel_sizes import enlarged_sentence
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
@@ -46,5 +47,6 @@ def _describe(source: SlideSource, settings: Settings) -> list[str]:
         f"  tissue      {tissue.area_um2 / 1e6:.3f} mm2",
         f"  worked on   {grid.width} x {grid.height} px at {grid.mpp:.4g} um per pixel",
     ]
-    warnings = [he_warning(thumbnail.rgb), "no tissue found" if tissue.is_empty else None]
+    warnings = [he_warning(thumbnail.rgb), enlarged_sentence(info.mpp, grid.mpp)]
+    warnings.append("no tissue found" if tissue.is_empty else None)
     return [*lines, *(f"  warning     {warning}" for warning in warnings if warning)]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
-from ccrl_wsi.clusters.slide_bound import slides_sentence
 from ccrl_wsi.cohort.slide_traits import Traits, read_traits, traits_of
 from ccrl_wsi.config import Settings, late_settings
 from ccrl_wsi.errors import CcrlError, ClusterError, ConfigError
@@ -19,6 +18,7 @@ from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
 from ccrl_wsi.settings_tree import differences
+from pipelines.cohort_warnings import cohort_warnings
 from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
 from pipelines.output_lock import held
 from pipelines.report_cells import sample_cells
@@ -136,12 +136,12 @@ def _gather(
         parts = _about_clusters(clustered, views, codebook, settings)
         centred = codebook.centres_slides
         parts |= _about_cohort(clustered, compositions, traits, settings, centres_slides=centred)
+    counts = counts_of(compositions.slides) if compositions else None
+    sentences += cohort_warnings(folder, states, codebook, counts)
     if not states:
         sentences.append("No slide has cells.")
     elif compositions is None:
         sentences.append("There are no clusters, so the report shows slides only.")
-    elif codebook is not None:
-        sentences += _about_slides(compositions, codebook)
     return ReportContent(
         title=f"Cell clusters of {count(len(states), 'slide')}",
         overview=find_overview(folder, states, traits, failures, k, names),
@@ -153,13 +153,6 @@ def _gather(
         pictures=views.pictures,
         **parts,
     )
-
-
-def _about_slides(found: Compositions, codebook: Codebook) -> list[str]:
-    """A warning where clusters follow slides."""
-    chosen, centred = codebook.is_k_chosen, codebook.centres_slides
-    said = slides_sentence(counts_of(found.slides), is_chosen=chosen, is_centred=centred)
-    return [said] if said else []
 
 
 def _about_clusters(

@@ -17,11 +17,11 @@ from ccrl_wsi.clusters.composition import (
     composition_rows,
     count_clusters,
 )
-from ccrl_wsi.clusters.slide_bound import slides_sentence
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.bottleneck import find_bottleneck
+from pipelines.cohort_warnings import cohort_warnings
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, read_json, write_json
@@ -47,7 +47,9 @@ def write_summary(
         write_table(folder.table(COMPOSITION), *composition_rows(slides, codebook.names))
         write_tidy(folder.table(TIDY), composition_long(slides, codebook.names))
         write_label_tables(folder)
-        _warn_of_slides(slides, codebook)
+        counts = np.array([slide.counts for slide in slides], np.int64).reshape(-1, codebook.k)
+        for sentence in cohort_warnings(folder, states, codebook, counts):
+            log.warning("%s", sentence)
     elif not any(state.tally.n_cells for state in states):
         # An earlier run's, of slides that are there no more.
         for name in (COMPOSITION, f"{TIDY}.csv", f"{TIDY}.parquet"):
@@ -85,15 +87,6 @@ def results_there(folder: OutputFolder) -> list[str]:
         COMPOSITION: folder.table(COMPOSITION).is_file(),
     }
     return [kind for kind, is_there in kinds.items() if is_there]
-
-
-def _warn_of_slides(slides: Sequence[Composition], codebook: Codebook) -> None:
-    counts = np.array([slide.counts for slide in slides], np.int64).reshape(-1, codebook.k)
-    sentence = slides_sentence(
-        counts, is_chosen=codebook.is_k_chosen, is_centred=codebook.centres_slides
-    )
-    if sentence:
-        log.warning("%s", sentence)
 
 
 def _throughput(tally: Tally, seconds: float) -> dict[str, Any]:

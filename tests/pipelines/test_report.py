@@ -375,3 +375,18 @@ def test_clusters_that_follow_slides_are_warned_about(tmp_path, caplog):
         assert card.largest.title == content.slides[most].slide_id
         assert card.largest.of_cluster == counts[most, j] / counts[:, j].sum()
         assert card.largest.of_all == counts[most].sum() / counts.sum()
+
+
+def test_unlike_pixel_sizes_are_warned_about(tmp_path, caplog):
+    for mpp in (0.5, 1.0):
+        spec = DrawnSlideSpec(width_px=240, height_px=240, mpp=mpp, n_nuclei=40, seed=1)
+        write_pyramid(tmp_path / f"of{mpp}.tif", draw_slide(spec).rgb, mpp)
+    out = tmp_path / "out"
+    run_cohort(list_slides([str(tmp_path)]), out, settings("clusters.k=2"), SERIAL)
+    said = "1 of 2 slides have larger pixels than the others"
+    assert said in caplog.text
+    assert said in (out / "report.html").read_text()
+    warned = {state.slide_id: state.warnings for state in load_states(open_output(out))}
+    assert not warned["of0_5"]
+    assert "enlarged 2.0 times" in warned["of1_0"][0]
+    assert "enlarged 2.0 times" in (out / "slides.csv").read_text()
