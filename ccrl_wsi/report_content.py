@@ -69,6 +69,8 @@ class Overview:
         When the report was made, for people.
     settings, versions
         As text: YAML, and name by name.
+    regions
+        Slide, file and SHA-256 of the drawn regions that nuclei were looked for in.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -80,6 +82,7 @@ class Overview:
     settings: str
     versions: tuple[tuple[str, str], ...]
     finish_seconds: float | None = None
+    regions: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

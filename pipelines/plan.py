@@ -23,6 +23,7 @@ from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.slide_grid import core_px, grid_of, halo_px
+from pipelines.used_regions import used_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         partitions=partitions or (Partition(0, ()),),
         fingerprint=opened.fingerprint,
         warnings=_warnings(info, grid.mpp, he_warning(thumbnail.rgb), is_empty=not partitions),
+        regions=used_regions(info, settings.tissue),
     )
 
 

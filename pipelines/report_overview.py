@@ -64,6 +64,9 @@ def find_overview(
         settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         versions=tuple(sorted(made_with.items())),
         finish_seconds=last.get("seconds_without_new_cells"),
+        regions=tuple(
+            (s.slide_id, Path(s.regions.path).name, s.regions.sha256) for s in states if s.regions
+        ),
     )
 
 

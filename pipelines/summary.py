@@ -124,17 +124,18 @@ def earlier_failures(folder: OutputFolder) -> list[Failure]:
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
     header = [
         "slide_id", "path", "patient", "group", "mpp", "tissue_mm2", "n_cells", "cells_per_mm2",
-        "n_clipped", "n_tiles_skipped", "warnings",
+        "n_clipped", "n_tiles_skipped", "warnings", "regions", "regions_sha256",
     ]  # fmt: skip
     rows = []
     for state in states:
         n, area = state.tally.n_cells, state.tissue_mm2
         density = round(n / area, 2) if area else ""
+        used = state.regions
         rows.append(
             [
                 state.slide_id, state.path, state.patient or "", state.group or "", state.mpp,
                 round(area, 6), n, density, state.tally.n_clipped, state.tally.n_skipped,
-                " ".join(state.warnings),
+                " ".join(state.warnings), used.path if used else "", used.sha256 if used else "",
             ]
         )  # fmt: skip
     write_table(folder.table("slides.csv"), header, rows)
