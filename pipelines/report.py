@@ -19,6 +19,7 @@ from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
 from ccrl_wsi.settings_tree import differences
 from pipelines.cohort_warnings import cohort_warnings
+from pipelines.failure_log import read_failures
 from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
 from pipelines.output_lock import held
 from pipelines.report_cells import sample_cells
@@ -32,7 +33,7 @@ from pipelines.report_cohort import (
     mean_embeddings,
 )
 from pipelines.report_names import ReportNames
-from pipelines.report_overview import find_overview, read_failures
+from pipelines.report_overview import find_overview
 from pipelines.report_slides import (
     OpenReportSlide,
     UnreadableSlideError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -68,15 +67,6 @@ def find_overview(
             (s.slide_id, Path(s.regions.path).name, s.regions.sha256) for s in states if s.regions
         ),
     )
-
-
-def read_failures(folder: OutputFolder) -> list[Failure]:
-    """What failures.csv says; nothing if there is none."""
-    path = folder.table("failures.csv")
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Failure(**row) for row in csv.DictReader(file)]
 
 
 def _facts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.bottleneck import find_bottleneck
 from pipelines.cohort_warnings import cohort_warnings
+from pipelines.failure_log import CLUSTER, read_failures
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, read_json, write_json
@@ -112,13 +112,11 @@ def _last_report(folder: OutputFolder) -> dict[str, Any]:
 
 def earlier_failures(folder: OutputFolder) -> list[Failure]:
     """Slides that the last run could not do and that still have no cells."""
-    path = folder.table("failures.csv")
-    if not path.is_file():
+    failures = read_failures(folder)
+    if not failures:
         return []
     done = {state.slide_id for state in load_states(folder)}
-    with path.open(newline="", encoding="utf-8") as file:
-        failures = [Failure(**row) for row in csv.DictReader(file)]
-    return [f for f in failures if f.stage not in ("finish", "cluster") and f.slide_id not in done]
+    return [f for f in failures if f.stage not in ("finish", CLUSTER) and f.slide_id not in done]
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
