@@ -18,7 +18,7 @@ second CoNSeP *train* image, all eight MoNuSeg images and every second TNBC imag
 combinations in all; these rows are therefore partly a fit. No setting was chosen by a score on
 CoNSeP *test*, but early comparisons of colour channels printed its pixels' Dice beside the others.
 ``compact``: its bundled weights have seen TNBC's labels, so that its TNBC row is a fit, and no
-pixel of CoNSeP or MoNuSeg; what was chosen, and by which images, stands in docs/results.md.
+pixel of CoNSeP or MoNuSeg; what was chosen, and by which images, stands in docs/segmenter.md.
 """
 
 from __future__ import annotations
