@@ -48,11 +48,11 @@ def write_label_tables(folder: OutputFolder) -> str:
         for slide in slides
         for (i, j), n in np.ndenumerate(slide.table)
     ]
-    write_table(folder.table(COUNTS), ["slide", "cluster", "label", "cells"], counts)
+    write_table(folder.table(COUNTS), ["slide_id", "cluster", "label", "cells"], counts)
     whole: IntArray = np.sum([slide.table for slide in slides], axis=0)
     scores = [_scores(slide.slide_id, slide.table) for slide in slides]
     scores.append(_scores("(cohort)", whole))
-    header = ["slide", "cells", "ami", "ari", "purity", "purity_floor"]
+    header = ["slide_id", "cells", "ami", "ari", "purity", "purity_floor"]
     write_table(folder.table(SCORES), header, scores)
     crossed = [[c, *row.tolist()] for c, row in zip(slides[0].clusters, whole, strict=True)]
     return "\n".join(["", _text(["", *names], crossed), "", _text(header, scores)])

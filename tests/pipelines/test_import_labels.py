@@ -114,7 +114,7 @@ def test_clusters_are_compared_with_labels(out, tmp_path):
     assert sum(int(row["cells"]) for row in rows) == (code >= 0).sum()
     with (out / "label_scores.csv").open() as file:
         slide, whole = csv.DictReader(file)
-    assert (slide["slide"], whole["slide"]) == ("drawn", "(cohort)")
+    assert (slide["slide_id"], whole["slide_id"]) == ("drawn", "(cohort)")
     ari = adjusted_rand_score(code[code >= 0], cluster[code >= 0])
     assert float(whole["ari"]) == pytest.approx(ari, abs=1e-4)
     assert whole["ari"] in said
