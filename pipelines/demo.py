@@ -46,7 +46,8 @@ def run_demo(out: Path, overrides: list[str], machine: MachineSettings) -> str:
         raise ConfigError(f"The demo failed: {result.failures[0].message}")
     picture = out / "demo.png"
     save_png(picture, draw_result(rgb, result.folder, SLIDE_NAME))
-    return _sentences(result.folder, settings, slide, picture)
+    # Named as the folder was given, all of them.
+    return _sentences(OutputFolder(out), settings, slide, picture)
 
 
 def find_demo_image() -> Path:

@@ -33,6 +33,10 @@ STAGES = {
 """Names for people, in the order of the work."""
 
 
+OF_SEGMENTERS = {"watershed": "watershed", "compact": "compact", "boundary_scale": "hovernet"}
+"""Settings of nuclei that one kind of segmenter alone follows, and how its names begin."""
+
+
 def find_overview(
     folder: OutputFolder,
     states: Sequence[SlideState],
@@ -49,7 +53,9 @@ def find_overview(
         for stage, value in state.tally.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
     late = _if_there(folder.table("cluster_settings.json"))
-    settings = names.cleaned_tree({"cells": run["cells"], "models": run["models"], **late})
+    settings = names.cleaned_tree(
+        {"cells": _in_use(run["cells"]), "models": run["models"], **_in_use(late)}
+    )
     made_with: Mapping[str, str] = last.get("versions", versions())
     return Overview(
         facts=_facts(states, traits, failures, k),
@@ -90,6 +96,18 @@ def _facts(
     warnings = sum(len(state.warnings) for state in states)
     facts += [("warnings", f"{warnings:,}")] if warnings else []
     return tuple(facts)
+
+
+def _in_use(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` without what another segmenter, or a chosen number of clusters, would have used."""
+    left = dict(tree)
+    if "nuclei" in left:
+        segmenter = left["nuclei"]["segmenter"]
+        unused = {name for name, kind in OF_SEGMENTERS.items() if not segmenter.startswith(kind)}
+        left["nuclei"] = {n: value for n, value in left["nuclei"].items() if n not in unused}
+    if "clusters" in left and left["clusters"]["k"] != "auto":
+        left["clusters"] = {n: v for n, v in left["clusters"].items() if n != "auto"}
+    return left
 
 
 def _where(failure: Failure) -> str:

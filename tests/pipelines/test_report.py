@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.config import load_settings
@@ -390,3 +391,22 @@ def test_unlike_pixel_sizes_are_warned_about(tmp_path, caplog):
     assert not warned["of0_5"]
     assert "enlarged 2.0 times" in warned["of1_0"][0]
     assert "enlarged 2.0 times" in (out / "slides.csv").read_text()
+
+
+def test_methods_hold_the_settings_that_were_followed(copy):
+    def shown():
+        return yaml.safe_load(gather(open_output(copy), settings()).overview.settings)
+
+    first = shown()
+    assert first["cells"]["nuclei"]["watershed"]["window_um"] == 20.0
+    assert not {"compact", "boundary_scale"} & set(first["cells"]["nuclei"])
+    assert "auto" not in first["clusters"]
+    run_file = copy / "run.json"
+    run = json.loads(run_file.read_text())
+    run["cells"]["nuclei"]["segmenter"] = "compact"
+    run_file.write_text(json.dumps(run))
+    other = shown()["cells"]["nuclei"]
+    assert "watershed" not in other
+    assert "compact" in other
+    cluster_again(copy, settings("clusters.k=auto", "clusters.auto.resamples=2"), SERIAL)
+    assert shown()["clusters"]["auto"]["resamples"] == 2
