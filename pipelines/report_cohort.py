@@ -20,6 +20,7 @@ from ccrl_wsi.config import Settings
 from ccrl_wsi.evaluation.clustering_scores import cells_of_table, confusion_table, score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.wording import counted
 from pipelines.report_slides import OpenReportSlide, reading
 
 MOST_GROUPS = 5
@@ -191,7 +192,9 @@ def _group_sentences(
         )
     unknown = sum(1 for slide in slides if not slide.group)
     if unknown:
-        sentences.append(f"{unknown} of {len(slides)} slides have no group and are left out.")
+        verbs = ("has", "is") if unknown == 1 else ("have", "are")
+        of_all = f"{unknown} of {counted(len(slides), 'slide')}"
+        sentences.append(f"{of_all} {verbs[0]} no group and {verbs[1]} left out.")
     if len(names) == 1:
         sentences.append(f"All slides with a group are of {names[0]}: there is nothing to compare.")
     if len(names) > MOST_GROUPS:
@@ -238,7 +241,8 @@ def _of_one_value(
     asked = [None if p in several else v for v, p in zip(values, patients, strict=True)]
     if not several:
         return asked, ""
-    return asked, f"{len(several)} patients are left out: their slides are of several."
+    patients_are = "1 patient is" if len(several) == 1 else f"{len(several)} patients are"
+    return asked, f"{patients_are} left out, with slides of several."
 
 
 def _patient_of(slide: ReportSlide) -> str:

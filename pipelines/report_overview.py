@@ -11,7 +11,7 @@ import yaml
 
 from ccrl_wsi.cohort.slide_traits import Traits
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.outputs.report.words import number
+from ccrl_wsi.outputs.report.words import count, number
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.report_content import Overview, ReportFailure
 from pipelines.jobs import Failure
@@ -84,18 +84,23 @@ def _facts(
     area = sum(state.tissue_mm2 for state in states)
     n_cells = sum(state.tally.n_cells for state in states)
     patients = {p for state in states if (p := traits[state.slide_id].patient)}
-    facts = [("slides", f"{len(states):,}")]
-    facts += [("patients", f"{len(patients):,}")] if patients else []
+    facts = [_fact(len(states), "slide")]
+    facts += [_fact(len(patients), "patient")] if patients else []
     facts += [
-        ("nuclei", f"{n_cells:,}"),
+        _fact(n_cells, "nucleus", "nuclei"),
         ("mm² of tissue", number(area)),
         ("nuclei per mm²", number(n_cells / area) if area > 0 else "–"),
     ]
-    facts += [("clusters", str(k))] if k else []
+    facts += [_fact(k, "cluster")] if k else []
     facts += [("failed", f"{len(failures):,}")] if failures else []
     warnings = sum(len(state.warnings) for state in states)
-    facts += [("warnings", f"{warnings:,}")] if warnings else []
+    facts += [_fact(warnings, "warning")] if warnings else []
     return tuple(facts)
+
+
+def _fact(n: int, one: str, many: str = "") -> tuple[str, str]:
+    value, _, name = count(n, one, many).partition(" ")
+    return name, value
 
 
 def _in_use(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,9 @@ def test_cells_of_a_shifted_scanner_are_told_on_slides_not_seen():
     ("site", "says"),
     [
         ([], "two slides each"),
-        (["a"], "1 sites with one slide"),
+        (["a"], "1 site with one slide is left out."),
         (["a", "a", "a"], "two slides each"),
-        (["a", "b", "c"], "3 sites with one slide"),
+        (["a", "b", "c"], "3 sites with one slide are left out."),
         ([None, "", "a", "a"], "2 slides without a site"),
     ],
 )
@@ -70,8 +70,8 @@ def test_unknown_and_single_sites_are_left_out_of_the_rest():
     site = ["a", "b"] * 6 + [None, "alone"]
     found = predictability(rng.normal(size=(14, 2)), site, None, seed=0, n_permutations=9)
     assert (found.n_slides, found.n_sites) == (12, 2)
-    assert "1 slides without a site" in found.note
-    assert "1 sites with one slide" in found.note
+    assert "1 slide without a site is left out." in found.note
+    assert "1 site with one slide is left out." in found.note
     assert 0 <= found.balanced_accuracy <= 1
 
 
@@ -140,4 +140,4 @@ def test_sentences_call_groups_what_they_are():
     site = ["a", "a", "b", None]
     found = predictability(np.zeros((4, 2)), site, ["p", "q", "r", "s"], seed=0, unit="patient")
     assert "two patients each" in found.note
-    assert "1 patients without a site are left out." in found.note
+    assert "1 patient without a site is left out." in found.note

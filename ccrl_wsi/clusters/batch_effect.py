@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from ccrl_wsi.arrays import AnyArray, FloatArray, IntArray
 from ccrl_wsi.cohort_records import LEVEL
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.wording import counted
 
 MOST_ROWS = 1500
 """Rows that are learnt from; more are drawn down to this, groups alike."""
@@ -143,9 +144,13 @@ def _usable(names: AnyArray, slides: AnyArray, known: AnyArray, unit: str) -> tu
     alone = {name for name, members in slides_of.items() if len(members) < 2}
     keep = known & np.array([name not in alone for name in names], np.bool_)
     n_unknown = len(set(slides[~known]) - set(slides[known]))
-    said = [f"{n_unknown} {unit}s without a site are left out."] if n_unknown else []
-    said += [f"{len(alone)} sites with one {unit} are left out."] if alone else []
+    said = [_left_out(n_unknown, unit, "without a site")] if n_unknown else []
+    said += [_left_out(len(alone), "site", f"with one {unit}")] if alone else []
     return keep, " ".join(said)
+
+
+def _left_out(n: int, thing: str, which: str) -> str:
+    return f"{counted(n, thing)} {which} {'is' if n == 1 else 'are'} left out."
 
 
 def _draw(rows: IntArray, slides: AnyArray, rng: np.random.Generator) -> IntArray:

@@ -384,7 +384,7 @@ def test_unlike_pixel_sizes_are_warned_about(tmp_path, caplog):
         write_pyramid(tmp_path / f"of{mpp}.tif", draw_slide(spec).rgb, mpp)
     out = tmp_path / "out"
     run_cohort(list_slides([str(tmp_path)]), out, settings("clusters.k=2"), SERIAL)
-    said = "1 of 2 slides have larger pixels than the others"
+    said = "1 of 2 slides has larger pixels than the others"
     assert said in caplog.text
     assert said in (out / "report.html").read_text()
     warned = {state.slide_id: state.warnings for state in load_states(open_output(out))}
@@ -410,3 +410,11 @@ def test_methods_hold_the_settings_that_were_followed(copy):
     assert "compact" in other
     cluster_again(copy, settings("clusters.k=auto", "clusters.auto.resamples=2"), SERIAL)
     assert shown()["clusters"]["auto"]["resamples"] == 2
+
+
+def test_one_of_a_thing_is_not_told_as_several(slides, tmp_path):
+    run_cohort(list_slides([str(slides / "drawn0.tif")]), tmp_path, settings(), SERIAL)
+    html = (tmp_path / "report.html").read_text()
+    words = " ".join(re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL).split())
+    assert not re.search(r"(?<![\d,.])1 (slides|patients|sites|warnings|cells)\b", words)
+    assert "slide 1 nuclei" in words

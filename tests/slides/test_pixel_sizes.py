@@ -20,7 +20,7 @@ def test_scanners_of_one_kind_and_finer_ones_are_not(slide_mpp, mpp):
 
 def test_a_cohort_of_two_pixel_sizes_is_warned_about():
     said = pixel_sizes_sentence([0.25, 0.499, 0.2738, 0.465], 0.25)
-    assert said.startswith("2 of 4 slides have larger pixels than the others (up to 0.499 um; ")
+    assert said.startswith("2 of 4 slides have larger pixels than the others (up to 0.499 um, ")
 
 
 @pytest.mark.parametrize(
