@@ -31,6 +31,7 @@ def pixel_sizes_sentence(slide_mpps: Sequence[float], mpp: float) -> str:
     return (
         f"{n_coarse} of {len(shown)} slides {'has' if n_coarse == 1 else 'have'} larger pixels "
         f"than the others (up to {max(shown):.3g} um, against {min(shown):.3g} um) and less "
-        "detail: clusters may tell pixel sizes rather than nuclei. Give each pixel size an output folder of its own, or "
-        "name the scanner in the slide list, and the report tells how clusters depend on it."
+        "detail: clusters may tell pixel sizes rather than nuclei. Give each pixel size an output "
+        "folder of its own, or name the scanner in the slide list, and the report tells how "
+        "clusters depend on it."
     )
