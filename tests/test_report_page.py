@@ -295,3 +295,7 @@ def test_a_card_says_how_much_of_it_is_one_slides(hostile):
     curve = replace(content.curve, follows_slides=True)
     page = Page(render_report(replace(content, curve=curve)))
     assert "the number may follow the slides, not the kinds of nuclei." in page.text
+
+
+def test_densities_are_said_to_be_of_nuclei_that_were_found(hostile):
+    assert "differences of densities between slides may be its own" in hostile.text
