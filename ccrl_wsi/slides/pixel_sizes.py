@@ -15,7 +15,7 @@ def enlarged_sentence(slide_mpp: float, mpp: float) -> str:
         return ""
     return (
         f"its pixels of {slide_mpp:.3g} um are enlarged {times:.1f} times, which brings no detail "
-        f"back: outlines, embeddings and clusters may set it apart from slides of {mpp:g} um."
+        f"back: outlines, embeddings and clusters may set it apart from slides of {mpp:.2g} um."
     )
 
 
