@@ -46,8 +46,7 @@ def run_demo(out: Path, overrides: list[str], machine: MachineSettings) -> str:
         raise ConfigError(f"The demo failed: {result.failures[0].message}")
     picture = out / "demo.png"
     save_png(picture, draw_result(rgb, result.folder, SLIDE_NAME))
-    # Named as the folder was given, all of them.
-    return _sentences(OutputFolder(out), settings, slide, picture)
+    return _sentences(result.folder, settings, slide, picture)
 
 
 def find_demo_image() -> Path:
