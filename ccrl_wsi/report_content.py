@@ -18,8 +18,8 @@ class ReportSlide:
 
     Parameters
     ----------
-    title
-        The file's name as people know it; may hold any characters.
+    slide_id
+        The only name that is shown, since files may be named after people.
     mpp
         Micrometres per level-0 pixel.
     counts
@@ -29,7 +29,6 @@ class ReportSlide:
     """
 
     slide_id: str
-    title: str
     patient: str | None
     group: str | None
     mpp: float
@@ -46,7 +45,6 @@ class ReportFailure:
     """A slide that has no result, and why."""
 
     slide_id: str
-    title: str
     stage: str
     message: str
 
@@ -71,6 +69,8 @@ class Overview:
         When the report was made, for people.
     settings, versions
         As text: YAML, and name by name.
+    regions
+        Slide, file and SHA-256 of the drawn regions that nuclei were looked for in.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -82,6 +82,7 @@ class Overview:
     settings: str
     versions: tuple[tuple[str, str], ...]
     finish_seconds: float | None = None
+    regions: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -163,6 +164,15 @@ class ClusterMap:
     n_cells: int
 
 
+@dataclass(frozen=True, slots=True)
+class LargestSlide:
+    """The slide with most cells of a cluster: its shares of these, and of all cells."""
+
+    title: str
+    of_cluster: float
+    of_all: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ClusterCard:
     """One cluster.
@@ -173,6 +183,8 @@ class ClusterCard:
         Index from 0.
     n_cells, fraction, n_slides
         Of the cohort; slides that have at least one such cell.
+    largest
+        The slide with most of its cells; None where the cohort is one slide.
     measurements, type_fractions, distance
         Of the cells looked at: quartiles, shares by name, and the 5, 25, 50, 75, 95 % quantiles of
         the distance to the centre.
@@ -198,6 +210,7 @@ class ClusterCard:
     beside_more: tuple[int, ...] = ()
     beside_less: tuple[int, ...] = ()
     note: str = ""
+    largest: LargestSlide | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -234,11 +247,20 @@ class KPoint:
 
 @dataclass(frozen=True, slots=True)
 class KCurve:
-    """How the number of clusters was chosen; ``is_stable``: whether it is as stable as asked."""
+    """How the number of clusters was chosen.
+
+    Parameters
+    ----------
+    is_stable
+        Whether it is as stable as asked.
+    follows_slides
+        Whether most of its clusters are nearly one slide's.
+    """
 
     points: tuple[KPoint, ...]
     chosen: int
     is_stable: bool
+    follows_slides: bool = False
 
 
 @dataclass(frozen=True, slots=True)

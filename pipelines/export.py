@@ -15,6 +15,7 @@ from ccrl_wsi.outputs.overlay import Selection, write_slide_overlay
 from ccrl_wsi.outputs.same_space import check_same_space
 from ccrl_wsi.outputs.tiaviz import export_tiaviz
 from ccrl_wsi.store import open_store
+from pipelines.failure_log import why_no_clusters
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, load_states
 
@@ -101,9 +102,12 @@ def export_cohort(
     if to not in EXPORTS:
         raise ConfigError(f"--to {to}: choose one of {', '.join(EXPORTS)}.")
     folder = open_output(out)
-    finished = [state for state in load_states(folder) if state.finish]
+    states = load_states(folder)
+    finished = [state for state in states if state.finish]
     if not finished:
-        raise ConfigError(f"{out} has no finished slide. Run `ccrl-wsi run` again first.")
+        why = why_no_clusters(folder) if states else ""
+        nothing = f"no clusters. {why}" if why else "no finished slide. Run `ccrl-wsi run` again."
+        raise ConfigError(f"{out} has {nothing}")
     if not options.is_plain and to != "qupath":
         raise ConfigError(
             f"--to {to} writes all cells with their outlines: --points, --region, --clusters and "

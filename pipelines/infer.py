@@ -18,7 +18,7 @@ from pipelines.failure_log import write_log
 from pipelines.faults import Fault, fault_of
 from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally, tissue_seen_mm2
 from pipelines.models import Models
-from pipelines.output_folder import OutputFolder
+from pipelines.output_folder import OutputFolder, read_json
 from pipelines.plan import job_of, largest_first
 from pipelines.progress import Progress
 from pipelines.state import SlideState, save_state
@@ -122,6 +122,8 @@ class CohortRun:
         self.folder.forget(plan.slide_id)
         if self.folder.state(plan.slide_id).exists():
             # What an earlier run found no longer holds, and counts for nothing until it is redone.
+            if said := self._why_anew(plan):
+                progress.say(said)
             self.folder.remove(self.folder.state(plan.slide_id))
         for warning in plan.warnings:
             progress.say(warning)
@@ -131,6 +133,19 @@ class CohortRun:
         self.partitions.extend(job_of(plan, p, self.settings, self.folder) for p in missing)
         progress.slide_begins(plan, len(opened.done), opened.tally)
         self._close_if_complete(slide)
+
+    def _why_anew(self, plan: SlidePlan) -> str:
+        """What a user must know whose slide has cells of other pixels or regions; else empty."""
+        try:
+            before = read_json(self.folder.state(plan.slide_id))
+        except StoreError:
+            return ""
+        if before.get("cells") == plan.fingerprint:
+            return ""  # Its store is damaged, or tiles are tried again.
+        used = plan.regions.record() if plan.regions else None
+        are_others = "regions" in before and before["regions"] != used
+        what = "regions" if are_others else "pixels, regions or tiles"
+        return f"{plan.slide_id}: its {what} are others than before, so its cells are found anew."
 
     def _keep(self, state: SlideState, source: SlideSource) -> None:
         """The slide's cells are there; what the user says of it may be new."""
@@ -181,6 +196,7 @@ class CohortRun:
                 tissue_mm2=tissue_seen_mm2(job.plan, job.tally),
                 tally=job.tally,
                 warnings=(*job.plan.warnings, *_lacks(job)),
+                regions=job.plan.regions,
             ),
         )
         self.folder.clear_work(job.slide_id)

@@ -9,6 +9,7 @@ from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.records import SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.pixel_sizes import enlarged_sentence
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
 from pipelines.slide_grid import core_px, grid_of
@@ -48,7 +49,8 @@ def _describe(source: SlideSource, settings: Settings) -> list[str]:
         f"  worked on   {grid.width} x {grid.height} px at {grid.mpp:.4g} um per pixel, "
         f"in tiles of {core_px(info, grid, settings)} px",
     ]
-    warnings = [he_warning(thumbnail.rgb), "no tissue found" if tissue.is_empty else None]
+    warnings = [he_warning(thumbnail.rgb), enlarged_sentence(info.mpp, grid.mpp)]
+    warnings.append("no tissue found" if tissue.is_empty else None)
     return [*lines, *(f"  warning     {warning}" for warning in warnings if warning)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ccrl_wsi.config import Settings
 from ccrl_wsi.geometry import PixelGrid
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
+from pipelines.used_regions import UsedRegions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class SlidePlan:
         Changes with the slide's pixels and with every setting that decides its cells.
     warnings
         Sentences for the user.
+    regions
+        The drawn regions it is looked for nuclei in; None where there are none.
     """
 
     source: SlideSource
@@ -34,6 +37,7 @@ class SlidePlan:
     partitions: tuple[Partition, ...]
     fingerprint: str
     warnings: tuple[str, ...]
+    regions: UsedRegions | None = None
 
     @property
     def slide_id(self) -> str:

@@ -35,7 +35,8 @@ def write_label_tables(folder: OutputFolder) -> str:
     """Write labels.csv and label_scores.csv, or take them away; returns them as text.
 
     labels.csv has the cells of each slide, cluster and label; label_scores.csv the AMI, ARI and
-    purity of clusters against labels, for each slide and for the cohort.
+    purity of clusters against labels, for each slide and for the cohort, as fractions, and the
+    floor of the purity: the share of the most frequent label, which one cluster of all cells has.
     """
     slides, names = _read(folder)
     if not slides:
@@ -47,11 +48,11 @@ def write_label_tables(folder: OutputFolder) -> str:
         for slide in slides
         for (i, j), n in np.ndenumerate(slide.table)
     ]
-    write_table(folder.table(COUNTS), ["slide", "cluster", "label", "cells"], counts)
+    write_table(folder.table(COUNTS), ["slide_id", "cluster", "label", "cells"], counts)
     whole: IntArray = np.sum([slide.table for slide in slides], axis=0)
     scores = [_scores(slide.slide_id, slide.table) for slide in slides]
     scores.append(_scores("(cohort)", whole))
-    header = ["slide", "cells", "ami", "ari", "purity"]
+    header = ["slide_id", "cells", "ami", "ari", "purity", "purity_floor"]
     write_table(folder.table(SCORES), header, scores)
     crossed = [[c, *row.tolist()] for c, row in zip(slides[0].clusters, whole, strict=True)]
     return "\n".join(["", _text(["", *names], crossed), "", _text(header, scores)])
@@ -92,7 +93,8 @@ def _scores(slide_id: str, table: IntArray) -> list[object]:
     # Without labels the slide has not: a class must have cells. The scores depend on counts alone.
     cluster, label = cells_of_table(table[:, table.any(axis=0)])
     scores = score_clusters(cluster, label)
-    rounded = [round(value, 4) for value in (scores.ami, scores.ari, scores.purity)]
+    floor = float(table.sum(axis=0).max() / table.sum())
+    rounded = [round(value, 4) for value in (scores.ami, scores.ari, scores.purity, floor)]
     return [slide_id, len(label), *rounded]
 
 

@@ -64,6 +64,7 @@ class Models:
                 "n_clipped": tally.n_clipped,
                 "n_tiles_skipped": tally.n_skipped,
                 "warnings": list(plan.warnings),
+                "regions": plan.regions.record() if plan.regions else None,
             },
         )
 

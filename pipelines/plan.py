@@ -15,6 +15,7 @@ from ccrl_wsi.parts import part_manifest
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.pixel_sizes import enlarged_sentence
 from ccrl_wsi.slides.regions import regions_file
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
@@ -22,6 +23,7 @@ from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
 from pipelines.slide_grid import core_px, grid_of, halo_px
+from pipelines.used_regions import used_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         # One partition without tiles carries the columns of a slide without cells.
         partitions=partitions or (Partition(0, ()),),
         fingerprint=opened.fingerprint,
-        warnings=_warnings(info, he_warning(thumbnail.rgb), is_empty=not partitions),
+        warnings=_warnings(info, grid.mpp, he_warning(thumbnail.rgb), is_empty=not partitions),
+        regions=used_regions(info, settings.tissue),
     )
 
 
@@ -157,8 +160,10 @@ def _regions_digest(info: SlideInfo, settings: Settings) -> str:
     return sha256(regions_file(info, settings.tissue).read_bytes()).hexdigest()
 
 
-def _warnings(info: SlideInfo, appearance: str | None, *, is_empty: bool) -> tuple[str, ...]:
-    found = [appearance] if appearance else []
+def _warnings(
+    info: SlideInfo, mpp: float, appearance: str | None, *, is_empty: bool
+) -> tuple[str, ...]:
+    found = [said for said in (appearance, enlarged_sentence(info.mpp, mpp)) if said]
     if is_empty:
         found.append("no tissue found, so there are no cells (see the tissue settings).")
     return tuple(f"{info.path.name}: {sentence}" for sentence in found)

@@ -18,6 +18,8 @@ from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count
 from ccrl_wsi.report_content import Compositions, ReportContent
 from ccrl_wsi.settings_tree import differences
+from pipelines.cohort_warnings import cohort_warnings
+from pipelines.failure_log import read_failures
 from pipelines.output_folder import OutputFolder, open_output, read_json, write_text
 from pipelines.output_lock import held
 from pipelines.report_cells import sample_cells
@@ -25,18 +27,19 @@ from pipelines.report_clusters import Sources, cluster_cards, curve_of, find_nei
 from pipelines.report_cohort import (
     compare_all_groups,
     compare_labels,
+    counts_of,
     find_batch_effects,
     find_compositions,
     mean_embeddings,
 )
-from pipelines.report_overview import find_overview, read_failures
+from pipelines.report_names import ReportNames
+from pipelines.report_overview import find_overview
 from pipelines.report_slides import (
     OpenReportSlide,
     UnreadableSlideError,
     Views,
     look_at,
     open_slides,
-    titles_of,
 )
 from pipelines.state import SlideState, load_states
 
@@ -116,11 +119,14 @@ def _gather(
     states = load_states(folder)
     codebook = _codebook(folder, states)
     k = codebook.k if codebook else 0
-    titles = titles_of({state.slide_id: state.path for state in states})
+    failures = read_failures(folder)
+    paths = {failure.slide_id: failure.path for failure in failures}
+    paths |= {state.slide_id: state.path for state in states}
+    names = ReportNames(paths, folder.root)
     traits, sentences = _traits(folder, states)
     readable = [state for state in states if state.slide_id not in unreadable]
-    slides, problems = open_slides(folder, readable, titles, traits, codebook)
-    problems += [f"{titles[name]} is left out: {why}" for name, why in unreadable.items()]
+    slides, problems = open_slides(folder, readable, names, traits, codebook)
+    problems += [f"{name} is left out: {why}" for name, why in unreadable.items()]
     compositions = find_compositions([slide.entry for slide in slides])
     shown = _shown(slides, compositions, settings.report.slides_shown)
     colors = codebook.colors if codebook else ()
@@ -131,17 +137,19 @@ def _gather(
         parts = _about_clusters(clustered, views, codebook, settings)
         centred = codebook.centres_slides
         parts |= _about_cohort(clustered, compositions, traits, settings, centres_slides=centred)
+    counts = counts_of(compositions.slides) if compositions else None
+    sentences += cohort_warnings(folder, states, codebook, counts)
     if not states:
         sentences.append("No slide has cells.")
     elif compositions is None:
         sentences.append("There are no clusters, so the report shows slides only.")
     return ReportContent(
         title=f"Cell clusters of {count(len(states), 'slide')}",
-        overview=find_overview(folder, states, traits, read_failures(folder), k),
+        overview=find_overview(folder, states, traits, failures, k, names),
         slides=tuple(slide.entry for slide in slides),
         names=codebook.names if codebook else (),
         colors=colors,
-        sentences=tuple(sentences + problems),
+        sentences=tuple(map(names.cleaned, sentences + problems)),
         compositions=compositions,
         pictures=views.pictures,
         **parts,
@@ -157,7 +165,7 @@ def _about_clusters(
     return {
         "cards": tuple(cluster_cards(sources, codebook, settings)),
         "neighbourhoods": neighbours,
-        "curve": curve_of(codebook),
+        "curve": curve_of(codebook, counts_of([slide.entry for slide in slides])),
         "labels": compare_labels(slides, codebook.k),
     }
 

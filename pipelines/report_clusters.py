@@ -18,6 +18,7 @@ from ccrl_wsi.clusters.descriptions import (
     silhouettes,
 )
 from ccrl_wsi.clusters.neighbours import neighbour_enrichment
+from ccrl_wsi.clusters.slide_bound import follow_slides
 from ccrl_wsi.config import Settings
 from ccrl_wsi.measurement_names import MEASUREMENTS as KNOWN
 from ccrl_wsi.report_content import (
@@ -26,6 +27,7 @@ from ccrl_wsi.report_content import (
     Exemplar,
     KCurve,
     KPoint,
+    LargestSlide,
     MeasurementSummary,
     Neighbourhoods,
 )
@@ -73,7 +75,9 @@ def cluster_cards(sources: Sources, codebook: Codebook, settings: Settings) -> l
     sharpness = silhouettes(
         cells.embedding, cells.cluster[cells.with_embedding], codebook, settings.seed
     )
-    counts = np.array([s.entry.counts for s in sources.slides if s.entry.counts], np.int64)
+    with_counts = [s.entry for s in sources.slides if s.entry.counts]
+    counts = np.array([entry.counts for entry in with_counts], np.int64)
+    largest = _largest_slides([entry.slide_id for entry in with_counts], counts)
     more, less = named_neighbours(sources.neighbours, k)
     return [
         ClusterCard(
@@ -91,6 +95,7 @@ def cluster_cards(sources: Sources, codebook: Codebook, settings: Settings) -> l
             beside_more=more[j],
             beside_less=less[j],
             note=NO_CROPS if n and found[j].n_cells and not exemplars[j][0] else "",
+            largest=largest[j],
         )
         for j in range(k)
     ]
@@ -131,13 +136,30 @@ def named_neighbours(
     return more, less
 
 
-def curve_of(codebook: Codebook) -> KCurve | None:
-    """How the number of clusters was chosen; None where it was given."""
+def curve_of(codebook: Codebook, counts: IntArray) -> KCurve | None:
+    """How the number of clusters was chosen; None where it was given.
+
+    ``counts`` (n slides, k) are the cells there are.
+    """
     choice: Any = codebook.record.get("choice_of_k")
     if not choice:
         return None
     points = tuple(KPoint(**candidate) for candidate in choice["candidates"])
-    return KCurve(points, codebook.k, bool(choice["is_stable"]))
+    return KCurve(points, codebook.k, bool(choice["is_stable"]), follow_slides(counts))
+
+
+def _largest_slides(titles: Sequence[str], counts: IntArray) -> list[LargestSlide | None]:
+    """Of each cluster the slide with most of its cells; None where there is nothing to compare."""
+    of_cluster, of_slide = counts.sum(axis=0), counts.sum(axis=1)
+    if np.count_nonzero(of_slide) < 2:
+        return [None] * counts.shape[1]
+    first = counts.argmax(axis=0)
+    return [
+        LargestSlide(titles[i], float(counts[i, j] / n), float(of_slide[i] / of_slide.sum()))
+        if (n := of_cluster[j])
+        else None
+        for j, i in enumerate(first.tolist())
+    ]
 
 
 def _strongest(key: FloatArray, is_strong: IntArray) -> tuple[int, ...]:
@@ -182,7 +204,7 @@ def _exemplars(
         for i in some.tolist():
             crop = crops.get((int(cells.slide[i]), int(cells.row[i])))
             if crop is not None:
-                title = sources.slides[int(cells.slide[i])].entry.title
+                title = sources.slides[int(cells.slide[i])].entry.slide_id
                 found.append(Exemplar(crop, title, float(cells.distance[i])))
         return tuple(found)
 

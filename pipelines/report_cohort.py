@@ -15,10 +15,12 @@ from ccrl_wsi.cohort.log_ratio import centred_log_ratio
 from ccrl_wsi.cohort.ordination import principal_components, tree_of
 from ccrl_wsi.cohort.patients import Pooled, pool_patients
 from ccrl_wsi.cohort.slide_traits import Traits
+from ccrl_wsi.cohort_records import LEVEL
 from ccrl_wsi.config import Settings
 from ccrl_wsi.evaluation.clustering_scores import cells_of_table, confusion_table, score_clusters
 from ccrl_wsi.report_content import BatchFinding, Compositions, Groups, LabelTable, ReportSlide
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.wording import counted
 from pipelines.report_slides import OpenReportSlide, reading
 
 MOST_GROUPS = 5
@@ -33,7 +35,7 @@ def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
     own = tuple(slide for slide in slides if slide.counts and sum(slide.counts))
     if not own:
         return None
-    counts = np.array([slide.counts for slide in own], np.int64)
+    counts = counts_of(own)
     ratios = centred_log_ratio(counts)
     pooled = _pool(own, counts)
     is_pooled = len(pooled.names) < len(own) or any(slide.patient for slide in own)
@@ -51,12 +53,17 @@ def find_compositions(slides: Sequence[ReportSlide]) -> Compositions | None:
     )
 
 
+def counts_of(slides: Sequence[ReportSlide]) -> IntArray:
+    """Cells (n, k) of each cluster on ``slides`` that have clusters."""
+    return np.array([slide.counts for slide in slides], np.int64)
+
+
 def compare_all_groups(found: Compositions, settings: Settings) -> Groups | None:
     """Every two groups of patients; None where no slide has a group."""
     if not any(slide.group for slide in found.slides):
         return None
     own_slides = [slide for slide in found.slides if slide.group]
-    pooled = _pool(own_slides, np.array([slide.counts for slide in own_slides], np.int64))
+    pooled = _pool(own_slides, counts_of(own_slides))
     names = sorted({slide.group for slide in own_slides if slide.group})
     sentences = _group_sentences(found.slides, pooled, names)
     groups = np.array(pooled.groups, object)
@@ -162,10 +169,8 @@ def compare_labels(slides: Sequence[OpenReportSlide], k: int) -> LabelTable | No
 
 
 def _pool(slides: Sequence[ReportSlide], counts: IntArray) -> Pooled:
-    ids = [slide.slide_id for slide in slides]
-    titles = dict(zip(ids, (slide.title for slide in slides), strict=True))
     return pool_patients(
-        [titles[name] for name in ids],
+        [slide.slide_id for slide in slides],
         [slide.patient for slide in slides],
         [slide.group for slide in slides],
         counts,
@@ -187,7 +192,9 @@ def _group_sentences(
         )
     unknown = sum(1 for slide in slides if not slide.group)
     if unknown:
-        sentences.append(f"{unknown} of {len(slides)} slides have no group and are left out.")
+        verbs = ("has", "is") if unknown == 1 else ("have", "are")
+        of_all = f"{unknown} of {counted(len(slides), 'slide')}"
+        sentences.append(f"{of_all} {verbs[0]} no group and {verbs[1]} left out.")
     if len(names) == 1:
         sentences.append(f"All slides with a group are of {names[0]}: there is nothing to compare.")
     if len(names) > MOST_GROUPS:
@@ -211,12 +218,14 @@ def _batch_finding(
     note = " ".join(part for part in (left_out, found.note) if part)
     if math.isnan(found.balanced_accuracy):
         return BatchFinding(trait, source, None, None, note)
-    if found.p_value <= 0.05:
+    if not found.can_be_significant:
+        verdict = ""  # The note says so.
+    elif found.p_value <= LEVEL:
         verdict = (
             f"It can be told (p = {found.p_value:.2f}): clusters depend on it, or the patients do."
         )
     else:
-        verdict = f"It cannot be told (p = {found.p_value:.2f})."
+        verdict = f"It is not told clearly better than by guessing (p = {found.p_value:.2f})."
     sentence = " ".join(part for part in (verdict, note) if part)
     return BatchFinding(trait, source, found.balanced_accuracy, found.chance, sentence)
 
@@ -232,7 +241,8 @@ def _of_one_value(
     asked = [None if p in several else v for v, p in zip(values, patients, strict=True)]
     if not several:
         return asked, ""
-    return asked, f"{len(several)} patients are left out: their slides are of several."
+    patients_are = "1 patient is" if len(several) == 1 else f"{len(several)} patients are"
+    return asked, f"{patients_are} left out, with slides of several."
 
 
 def _patient_of(slide: ReportSlide) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.store import SlideStore, codebook_of, open_store, telling_damage
 from pipelines.output_folder import OutputFolder
+from pipelines.report_names import ReportNames
 from pipelines.state import SlideState
 
 ROWS = 262_144
@@ -89,23 +89,10 @@ class Views:
     places: list[tuple[FloatArray, IntArray]]
 
 
-def titles_of(paths: Mapping[str, str]) -> dict[str, str]:
-    """Names for people by slide_id: paths from the folder that all slides have in common."""
-    parents = {str(Path(path).parent) for path in paths.values()}
-    try:
-        common = Path(os.path.commonpath(parents)) if len(paths) > 1 else None
-    except ValueError:  # Relative and absolute, or on several drives.
-        common = None
-    return {
-        name: Path(path).relative_to(common).as_posix() if common else Path(path).name
-        for name, path in paths.items()
-    }
-
-
 def open_slides(
     folder: OutputFolder,
     states: Sequence[SlideState],
-    titles: Mapping[str, str],
+    names: ReportNames,
     traits: Mapping[str, Traits],
     codebook: Codebook | None,
 ) -> tuple[list[OpenReportSlide], list[str]]:
@@ -124,20 +111,19 @@ def open_slides(
                     if codebook_of(path) == codebook.fingerprint:
                         counts = count_clusters(known(store.obs("cluster")), codebook.k)
                     else:
-                        problems.append(OTHER_CLUSTERS.format(titles[state.slide_id]))
+                        problems.append(OTHER_CLUSTERS.format(state.slide_id))
         except StoreError as error:
             problems.append(folder.told(str(error)))
             continue
         entry = ReportSlide(
             slide_id=state.slide_id,
-            title=titles[state.slide_id],
             patient=traits[state.slide_id].patient,
             group=traits[state.slide_id].group,
             mpp=state.mpp,
             tissue_mm2=state.tissue_mm2,
             n_cells=state.tally.n_cells,
             n_clipped=state.tally.n_clipped,
-            warnings=state.warnings,
+            warnings=tuple(map(names.cleaned, state.warnings)),
             counts=counts,
             overlays=tuple(f"overlays/{name}" for name in state.overlays),
         )
@@ -194,7 +180,7 @@ def look_at(
         for j in mapped.get(name, ()):
             picture = paint_one(counts, j, colors[j], MAP_PX)
             n = (slide.entry.counts or ())[j]
-            views.maps[j].append(ClusterMap(slide.entry.title, picture, n))
+            views.maps[j].append(ClusterMap(slide.entry.slide_id, picture, n))
     return views
 
 

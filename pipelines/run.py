@@ -17,6 +17,7 @@ from ccrl_wsi.settings_tree import differences
 from ccrl_wsi.store import remove_leftovers
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
+from pipelines.failure_log import CLUSTER
 from pipelines.infer import CohortRun
 from pipelines.jobs import Failure
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings
@@ -232,5 +233,5 @@ def _cluster(
         if not folder.table(LATE_FILE).exists():  # The run's own, which nothing was before.
             write_json(folder.table(LATE_FILE), late_settings(settings))
         log.error("%s", error)
-        return None, [Failure("(cohort)", folder.name, "cluster", "", str(error))]
+        return None, [Failure("(cohort)", folder.name, CLUSTER, "", str(error))]
     return codebook, new

@@ -12,6 +12,7 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.store import open_store
 from pipelines.jobs import Tally
 from pipelines.output_folder import OutputFolder, read_json, write_json
+from pipelines.used_regions import UsedRegions
 
 log = logging.getLogger("ccrl_wsi")
 
@@ -27,6 +28,9 @@ class SlideState:
     finish
         Fingerprint of the codebook and overlay settings the clusters and overlays come from;
         empty until they are written.
+    regions
+        The drawn regions the cells come from; None where there are none, or an earlier version did
+        not say.
     """
 
     slide_id: str
@@ -42,6 +46,7 @@ class SlideState:
     overlays: tuple[str, ...] = field(default=())
     site: str | None = None
     scanner: str | None = None
+    regions: UsedRegions | None = None
 
     def finished_as(self, finish: str, overlays: tuple[Path, ...]) -> SlideState:
         """The same slide with clusters and overlays."""
@@ -95,6 +100,8 @@ def _parse(tree: dict[str, Any], path: Path) -> SlideState:
     try:
         tree["tally"] = Tally(**tree["tally"])
         tree["warnings"], tree["overlays"] = tuple(tree["warnings"]), tuple(tree["overlays"])
+        if tree.get("regions"):
+            tree["regions"] = UsedRegions(**tree["regions"])
         return SlideState(**tree)
     except (KeyError, TypeError):
         raise StoreError(f"{path} is damaged. Delete it and run again.") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from ccrl_wsi.clusters.codebook import Codebook
 from ccrl_wsi.clusters.composition import (
@@ -19,6 +20,8 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.provenance import versions
 from ccrl_wsi.store import open_store, telling_damage
 from pipelines.bottleneck import find_bottleneck
+from pipelines.cohort_warnings import cohort_warnings
+from pipelines.failure_log import CLUSTER, read_failures
 from pipelines.jobs import Failure, Tally
 from pipelines.label_tables import write_label_tables
 from pipelines.output_folder import OutputFolder, read_json, write_json
@@ -44,6 +47,9 @@ def write_summary(
         write_table(folder.table(COMPOSITION), *composition_rows(slides, codebook.names))
         write_tidy(folder.table(TIDY), composition_long(slides, codebook.names))
         write_label_tables(folder)
+        counts = np.array([slide.counts for slide in slides], np.int64).reshape(-1, codebook.k)
+        for sentence in cohort_warnings(folder, states, codebook, counts):
+            log.warning("%s", sentence)
     elif not any(state.tally.n_cells for state in states):
         # An earlier run's, of slides that are there no more.
         for name in (COMPOSITION, f"{TIDY}.csv", f"{TIDY}.parquet"):
@@ -106,29 +112,28 @@ def _last_report(folder: OutputFolder) -> dict[str, Any]:
 
 def earlier_failures(folder: OutputFolder) -> list[Failure]:
     """Slides that the last run could not do and that still have no cells."""
-    path = folder.table("failures.csv")
-    if not path.is_file():
+    failures = read_failures(folder)
+    if not failures:
         return []
     done = {state.slide_id for state in load_states(folder)}
-    with path.open(newline="", encoding="utf-8") as file:
-        failures = [Failure(**row) for row in csv.DictReader(file)]
-    return [f for f in failures if f.stage not in ("finish", "cluster") and f.slide_id not in done]
+    return [f for f in failures if f.stage not in ("finish", CLUSTER) and f.slide_id not in done]
 
 
 def _write_slides(folder: OutputFolder, states: Sequence[SlideState]) -> None:
     header = [
         "slide_id", "path", "patient", "group", "mpp", "tissue_mm2", "n_cells", "cells_per_mm2",
-        "n_clipped", "n_tiles_skipped", "warnings",
+        "n_clipped", "n_tiles_skipped", "warnings", "regions", "regions_sha256",
     ]  # fmt: skip
     rows = []
     for state in states:
         n, area = state.tally.n_cells, state.tissue_mm2
         density = round(n / area, 2) if area else ""
+        used = state.regions
         rows.append(
             [
                 state.slide_id, state.path, state.patient or "", state.group or "", state.mpp,
                 round(area, 6), n, density, state.tally.n_clipped, state.tally.n_skipped,
-                " ".join(state.warnings),
+                " ".join(state.warnings), used.path if used else "", used.sha256 if used else "",
             ]
         )  # fmt: skip
     write_table(folder.table("slides.csv"), header, rows)

@@ -9,6 +9,7 @@ from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.store import check_store, open_store
 from ccrl_wsi.store.damage import ADVICE
+from pipelines.failure_log import why_no_clusters
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, known_slides, load_states
 
@@ -24,6 +25,9 @@ def verify_output(out: Path | str) -> tuple[list[str], str]:
     folder = open_output(out)
     states = load_states(folder)
     problems = _check_folder(folder, states)
+    why = why_no_clusters(folder)
+    if why and not all(state.finish for state in states):
+        problems.append(f"There are no clusters. {why}")
     codebook, problem = _codebook(folder)
     problems += [problem] if problem else []
     n_cells = 0
@@ -33,7 +37,7 @@ def verify_output(out: Path | str) -> tuple[list[str], str]:
         if found and state.finish:
             # Only a damaged store is worth deleting; anything else has its own remedy.
             found.append(ADVICE.format(store=folder.store(state.slide_id)))
-        found = found or _check_against_state(folder, state, codebook)
+        found = found or _check_against_state(folder, state, codebook, why)
         problems += [folder.told(f"{state.slide_id}: {problem}") for problem in found]
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
@@ -66,7 +70,10 @@ def _codebook(folder: OutputFolder) -> tuple[str, str]:
         return "", str(error)
 
 
-def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str) -> list[str]:
+def _check_against_state(
+    folder: OutputFolder, state: SlideState, codebook: str, why: str
+) -> list[str]:
+    """``why`` says why there are no clusters; it is told once, not of every slide."""
     store = open_store(folder.store(state.slide_id))
     problems = []
     if store.n_cells != state.tally.n_cells:
@@ -75,7 +82,7 @@ def _check_against_state(folder: OutputFolder, state: SlideState, codebook: str)
             f"the store has {store.n_cells} cells, {state.tally.n_cells} were found. {advice}"
         )
     if not state.finish or not store.has_clusters:
-        return [*problems, "no clusters yet. Run the same command again."]
+        return problems if why else [*problems, "no clusters yet. Run the same command again."]
     if store.attrs["clusters"]["codebook"] != codebook:
         problems.append("its clusters are of another codebook. Run `ccrl-wsi cluster` again.")
     n_features = 0

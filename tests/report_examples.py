@@ -18,6 +18,7 @@ from ccrl_wsi.report_content import (
     KCurve,
     KPoint,
     LabelTable,
+    LargestSlide,
     MeasurementSummary,
     Neighbourhoods,
     Overview,
@@ -61,7 +62,7 @@ def made_up_report(n_slides=3, k=5, *, name="slide", picture_px=160, n_pictures=
         ),
         pictures=pictures,
         groups=made_up_groups(compositions, name) if n_slides > 3 else None,
-        batch=(BatchFinding("site", "composition", 0.5, 0.5, f"{name} cannot be told."),),
+        batch=(BatchFinding("site", "composition", 0.5, 0.5, f"{name} is not told."),),
         labels=LabelTable((f"{name} tumour", "stroma"), rng.integers(0, 99, (2, k)), 0.4),
     )
 
@@ -73,15 +74,14 @@ def made_up_slides(rng, n_slides, k, name):
     ]
     return tuple(
         ReportSlide(
-            slide_id=f"s{i:03d}",
-            title=f"{name}{i:03d}.svs",
+            slide_id=f"{name}{i:03d}",
             patient=f"{name} patient {i // 2:03d}",
             group=f"{name} group {_group_of(i)}",
             mpp=0.25,
             tissue_mm2=20 + i % 7,
             n_cells=int(counts[i].sum()),
             n_clipped=i % 2,
-            warnings=(f"{name}{i:03d}.svs: does not look like H&E.",) if i == 1 else (),
+            warnings=(f"{name}{i:03d}: does not look like H&E.",) if i == 1 else (),
             counts=tuple(counts[i].tolist()),
             overlays=(f"overlays/s{i:03d}.geojson.gz",),
         )
@@ -98,9 +98,7 @@ def made_up_overview(name):
     return Overview(
         facts=(("slides", "3"), ("nuclei", "1,234")),
         models=("watershed", name),
-        failures=(
-            ReportFailure("bad", f"{name} bad.svs", "open", f"{name} cannot be read & so on"),
-        ),
+        failures=(ReportFailure(f"{name} bad", "open", f"{name} cannot be read & so on"),),
         stage_seconds=(("reading pixels", 12.0),),
         run_seconds=100.0,
         made="2020-01-01 12:00",
@@ -147,6 +145,7 @@ def made_up_card(rng, j, k, name, counts, n_crops):
         maps=maps,
         beside_more=((j + 1) % k,),
         beside_less=((j + 2) % k,),
+        largest=LargestSlide(f"{name}1.svs", 0.5, 0.25),
     )
 
 

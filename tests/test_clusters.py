@@ -154,7 +154,7 @@ def test_the_tidy_composition_has_a_row_for_each_cluster_of_each_slide():
         Composition("s2", None, "g", 0.0, (0, 0)),
     ]
     table = composition_long(slides, ["C01", "C02"])
-    assert table["slide"].tolist() == ["s1", "s1", "s2", "s2"]
+    assert table["slide_id"].tolist() == ["s1", "s1", "s2", "s2"]
     assert table["cluster"].tolist() == ["C01", "C02"] * 2
     assert table["cells"].tolist() == [3, 0, 0, 0]
     assert table["patient"].isna().tolist() == [False, False, True, True]
@@ -167,7 +167,7 @@ def test_the_tidy_composition_of_no_slides_has_its_columns():
     table = composition_long([], ["C01"])
     assert len(table) == 0
     assert list(table) == [
-        "slide", "patient", "group", "cluster", "cells", "fraction", "density_per_mm2"
+        "slide_id", "patient", "group", "cluster", "cells", "fraction", "density_per_mm2"
     ]  # fmt: skip
 
 

@@ -108,14 +108,14 @@ def test_every_picture_is_decoded(drawn):
 
 def test_bars_are_sorted_by_what_is_chosen(drawn, content):
     given = factors(drawn, "slide-bars")
-    first_share = {s.title: s.counts[0] / sum(s.counts) for s in content.slides}
+    first_share = {s.slide_id: s.counts[0] / sum(s.counts) for s in content.slides}
     wanted = sorted(first_share, key=first_share.get)  # the largest on top, which comes last
     choose(drawn, "slide-bars", "share of C01")
     found = factors(drawn, "slide-bars")
     assert [text[-7:] for text in found] == [title[-7:] for title in wanted]
     choose(drawn, "slide-bars", "the order of the run")
     assert factors(drawn, "slide-bars") == given
-    assert [text[-7:] for text in given[::-1]] == [s.title[-7:] for s in content.slides]
+    assert [text[-7:] for text in given[::-1]] == [s.slide_id[-7:] for s in content.slides]
 
 
 def test_pointing_at_a_bar_tells_its_slide(drawn, content):
@@ -147,7 +147,7 @@ def test_pointing_at_a_bar_tells_its_slide(drawn, content):
         return seen;
         """
     )
-    assert any(f"{NAME}000.svs" in text for text in told), told
+    assert any(f"{NAME}000" in text for text in told), told
     assert "0" in told
 
 
@@ -167,7 +167,7 @@ def test_the_table_is_sorted_by_a_click_and_downloaded_as_it_stands(drawn, conte
         time.sleep(0.1)
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     assert [float(row["C01"]) for row in rows] == pytest.approx(shares, abs=1e-6)
-    assert {row["slide"] for row in rows} == {slide.title for slide in content.slides}
+    assert {row["slide_id"] for row in rows} == {slide.slide_id for slide in content.slides}
     assert sum(int(row["cells"]) for row in rows) == sum(s.n_cells for s in content.slides)
 
 
@@ -213,8 +213,8 @@ def test_dollars_in_names_are_written_as_they_are(drawn, folder):
         setTimeout(() => { own.fillText = fill; done(seen); }, 2500);
         """
     )
-    assert any("a$$b$$008.svs" in text for text in written), written
-    assert sum("a$$b$$008.svs" in text for text in written) >= 3, written  # bars twice, heat map
+    assert any("a$$b$$008" in text for text in written), written
+    assert sum("a$$b$$008" in text for text in written) >= 3, written  # bars twice, heat map
     assert any("a$$b$$ group 1 minus a$$b$$ group 0" in text for text in written), written
     legends = drawn.execute_script(
         """

@@ -12,11 +12,13 @@ from ccrl_wsi.evaluation.segmentation_scores import (
     aggregated_jaccard,
     aggregated_jaccard_plus,
     count_overlaps,
+    counts_and_areas,
     detection_f1,
     dice,
     label_centroids,
     panoptic_quality,
     score_segmentation,
+    together,
 )
 
 LABELS = hnp.arrays(np.int32, (6, 7), elements=st.sampled_from([0, 0, 1, 2, 5, 9]))
@@ -160,3 +162,39 @@ def best_pairings(truth, found):
         options.append((total, shared / union if union else 1.0))
     top = max(total for total, _ in options)
     return [value for total, value in options if total > top - 1e-9]
+
+
+def test_counts_and_areas_of_two_images():
+    truth, found = np.zeros((20, 20), int), np.zeros((20, 20), int)
+    truth[2:6, 2:6], truth[10:14, 2:6], truth[10:14, 10:14] = 1, 2, 3
+    found[2:6, 2:7], found[10:13, 2:6], found[0:1, 18:20], found[18:, :2] = 1, 2, 3, 4
+    one = counts_and_areas(truth, found)
+    assert (one.n_matched, one.precision, one.recall) == (2, 2 / 4, 2 / 3)
+    assert one.count_ratio == 4 / 3
+    assert sorted(one.pair_ratio) == [12 / 16, 20 / 16]
+    assert one.area_ratio_of_pairs == 1
+    assert one.median_area_ratio == np.median([20, 12, 2, 4]) / 16
+    other = counts_and_areas(truth, truth * (truth == 1))
+    both = together([one, other])
+    assert both.count_ratio == 5 / 6
+    assert both.count_ratio_of_images.tolist() == [4 / 3, 1 / 3]
+    assert (both.precision, both.recall) == (3 / 5, 3 / 6)
+    assert both.area_ratio_of_pairs == 1
+
+
+def test_counts_and_areas_of_nothing():
+    nothing = counts_and_areas(np.zeros((4, 4), int), np.zeros((4, 4), int))
+    assert nothing.count_ratio == nothing.precision == nothing.recall == 0
+    assert np.isnan(nothing.area_ratio_of_pairs)
+    assert np.isnan(nothing.median_area_ratio)
+    assert not len(nothing.count_ratio_of_images)
+
+
+@settings(deadline=None, max_examples=40)
+@given(LABELS, LABELS)
+def test_precision_and_recall_make_the_detection_quality(truth, found):
+    one = counts_and_areas(truth, found)
+    total = one.precision + one.recall
+    f1 = 2 * one.precision * one.recall / total if total else 0.0
+    if truth.any() or found.any():
+        assert f1 == pytest.approx(panoptic_quality(count_overlaps(truth, found)).dq)

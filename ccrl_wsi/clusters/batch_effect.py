@@ -7,8 +7,11 @@ beyond chance is a batch effect (or real differences between the sites' patients
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ccrl_wsi.arrays import AnyArray, FloatArray, IntArray
+from ccrl_wsi.cohort_records import LEVEL
 from ccrl_wsi.seeding import rng_for
+from ccrl_wsi.wording import counted
 
 MOST_ROWS = 1500
 """Rows that are learnt from; more are drawn down to this, groups alike."""
@@ -41,8 +46,10 @@ class Predictability:
     chance
         What guessing gives: 1 / number of sites.
     p_value
-        Share of shuffled sites (slides keep their rows) that are told as well, with the true one
-        counted; NaN where it cannot be asked.
+        Share of the ways to deal slides to sites that are told as well, with the true one counted:
+        of all ways where these are few, else of random ones; NaN where it cannot be asked.
+    smallest_p
+        What ``p_value`` is if no other way is told as well; NaN where it cannot be asked.
     n_slides, n_sites
         What took part.
     note
@@ -52,9 +59,15 @@ class Predictability:
     balanced_accuracy: float
     chance: float
     p_value: float
+    smallest_p: float
     n_slides: int
     n_sites: int
     note: str
+
+    @property
+    def can_be_significant(self) -> bool:
+        """Whether the clearest difference there is could be told from chance."""
+        return self.smallest_p <= LEVEL
 
 
 def predictability(
@@ -77,6 +90,9 @@ def predictability(
     groups
         (n,) slide, or patient, of each row; None: each row is its own. All of its rows with a
         known site have the same.
+    n_permutations
+        If, with the true one, there are no more ways to deal slides to sites, all are looked at;
+        else so many random ones.
     unit
         What ``groups`` are called in sentences.
     """
@@ -89,16 +105,35 @@ def predictability(
     if n_sites < 2:
         nothing = f"At least two sites with two {unit}s each are needed to tell sites from {unit}s."
         note = " ".join(part for part in (nothing, left_out) if part)
-        return Predictability(float("nan"), chance, float("nan"), n_slides, n_sites, note)
+        unknown = float("nan")
+        return Predictability(unknown, chance, unknown, unknown, n_slides, n_sites, note)
     rows = _draw(np.flatnonzero(keep), slides, rng_for(seed, "batch effect rows"))
-    _, label = np.unique(names[rows].astype(str), return_inverse=True)
-    _, group = np.unique(slides[rows].astype(str), return_inverse=True)
+    _, first, group = np.unique(slides[rows].astype(str), return_index=True, return_inverse=True)
+    of_slide = _in_order(names[rows][first])
     x = values[rows].astype(np.float64)
-    score = _score(x, label, group, seed)
-    p_value = _permuted(x, (label, group), score, seed, n_permutations)
-    few = f"Few {unit}s: only a large effect could show." if n_slides < 4 * n_sites else ""
+    score = _score(x, of_slide[group], group, seed)
+    ways = ways_to_deal(np.bincount(of_slide).tolist())
+    p_value = _permuted(x, (of_slide, group), score, seed, n_permutations)
+    smallest_p = 1 / min(ways, n_permutations + 1)
+    few = _few(n_slides, n_sites, 1 / ways, unit)
     note = " ".join(part for part in (left_out, few) if part)
-    return Predictability(score, chance, p_value, n_slides, n_sites, note)
+    return Predictability(score, chance, p_value, smallest_p, n_slides, n_sites, note)
+
+
+def ways_to_deal(sizes: Sequence[int]) -> int:
+    """In how many ways slides can be parted into sites of ``sizes``.
+
+    Sites of one size may change their names: what is told right stays the same.
+    """
+    dealt = factorial(sum(sizes)) // prod(factorial(size) for size in sizes)
+    return dealt // prod(factorial(n) for n in Counter(sizes).values())
+
+
+def _few(n_slides: int, n_sites: int, smallest_p: float, unit: str) -> str:
+    """What a reader must know where there are few slides; else empty."""
+    if smallest_p > LEVEL:
+        return f"Too few {unit}s to tell: even the clearest difference has p = {smallest_p:.2f}."
+    return f"Few {unit}s: only a large effect could show." if n_slides < 4 * n_sites else ""
 
 
 def _usable(names: AnyArray, slides: AnyArray, known: AnyArray, unit: str) -> tuple[AnyArray, str]:
@@ -109,9 +144,13 @@ def _usable(names: AnyArray, slides: AnyArray, known: AnyArray, unit: str) -> tu
     alone = {name for name, members in slides_of.items() if len(members) < 2}
     keep = known & np.array([name not in alone for name in names], np.bool_)
     n_unknown = len(set(slides[~known]) - set(slides[known]))
-    said = [f"{n_unknown} {unit}s without a site are left out."] if n_unknown else []
-    said += [f"{len(alone)} sites with one {unit} are left out."] if alone else []
+    said = [_left_out(n_unknown, unit, "without a site")] if n_unknown else []
+    said += [_left_out(len(alone), "site", f"with one {unit}")] if alone else []
     return keep, " ".join(said)
+
+
+def _left_out(n: int, thing: str, which: str) -> str:
+    return f"{counted(n, thing)} {which} {'is' if n == 1 else 'are'} left out."
 
 
 def _draw(rows: IntArray, slides: AnyArray, rng: np.random.Generator) -> IntArray:
@@ -149,13 +188,49 @@ def _classifier() -> Any:
 def _permuted(
     x: FloatArray, truth: tuple[IntArray, IntArray], score: float, seed: int, n: int
 ) -> float:
-    label, group = truth
-    rng = rng_for(seed, "batch effect permutations")
-    first_row = np.unique(group, return_index=True)[1]
-    of_slide = label[first_row]
-    n_as_good = 0
+    of_slide, group = truth
+    sizes = np.bincount(of_slide).tolist()
+    others: Iterable[IntArray]
+    if ways_to_deal(sizes) <= n + 1:
+        others = [way for way in _all_ways(sizes) if (way != of_slide).any()]
+    else:
+        rng = rng_for(seed, "batch effect permutations")
+        others = (_in_order(rng.permutation(of_slide)) for _ in range(n))
+    n_as_good, n_looked_at = 1, 1
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for _ in range(n):
-            n_as_good += _score(x, rng.permutation(of_slide)[group], group, seed) >= score
-    return (1 + n_as_good) / (n + 1)
+        for way in others:
+            n_as_good += _score(x, way[group], group, seed) >= score
+            n_looked_at += 1
+    return n_as_good / n_looked_at
+
+
+def _in_order(names: AnyArray) -> IntArray:
+    """Numbers of ``names`` by first appearance: sites that only change names count as one way."""
+    _, first, label = np.unique(names, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[label]
+
+
+def _all_ways(sizes: Sequence[int]) -> Iterator[IntArray]:
+    """Every way to part slides into sites of ``sizes``, each as the site of every slide."""
+    for sites in _parted(tuple(range(sum(sizes))), tuple(sorted(sizes))):
+        way = np.zeros(sum(sizes), np.intp)
+        for number, site in enumerate(sites):
+            way[list(site)] = number
+        yield way
+
+
+def _parted(
+    slides: tuple[int, ...], sizes: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """The first slide with every choice of company, then the others in the same way."""
+    if not slides:
+        yield ()
+        return
+    for size in sorted(set(sizes)):
+        i = sizes.index(size)
+        for company in combinations(slides[1:], size - 1):
+            site = (slides[0], *company)
+            rest = tuple(slide for slide in slides if slide not in site)
+            for others in _parted(rest, sizes[:i] + sizes[i + 1 :]):
+                yield (site, *others)

@@ -59,6 +59,11 @@ class Codebook:
         return len(self.centers)
 
     @property
+    def is_k_chosen(self) -> bool:
+        """Whether the number of clusters was chosen by ``clusters.k=auto``."""
+        return bool(self.record.get("choice_of_k"))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the clusters, by number."""
         return cluster_names(self.k)

@@ -68,7 +68,7 @@ def composition_long(slides: Sequence[Composition], names: Sequence[str]) -> pd.
     Returns
     -------
     table
-        Columns slide, patient, group, cluster (text; patient and group may be missing), cells
+        Columns slide_id, patient, group, cluster (text; patient and group may be missing), cells
         (int64), fraction of the slide's cells (missing for slides without cells), density_per_mm2
         (cells per mm2 of tissue; missing where that is 0).
     """
@@ -84,7 +84,7 @@ def composition_long(slides: Sequence[Composition], names: Sequence[str]) -> pd.
 
     return pd.DataFrame(
         {
-            "slide": repeated([slide.slide_id for slide in slides]),
+            "slide_id": repeated([slide.slide_id for slide in slides]),
             "patient": repeated([slide.patient for slide in slides]),
             "group": repeated([slide.group for slide in slides]),
             "cluster": pd.Series(list(names) * n, dtype="string"),

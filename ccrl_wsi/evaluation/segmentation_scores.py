@@ -8,6 +8,7 @@ to find and nothing was found, every score is 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,91 @@ class SegmentationScores:
     sq: float
     pq: float
     detection_f1: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CountsAndAreas:
+    """What counts and areas of nuclei come to: of one image, or of several together.
+
+    Parameters
+    ----------
+    n_truth, n_found
+        Nuclei that people outlined, and that were found: one number an image.
+    n_matched
+        Pairs of IoU above 0.5, in all.
+    truth_area, found_area
+        Pixels of all nuclei.
+    pair_ratio
+        Found over true area of each pair.
+    """
+
+    n_truth: IntArray
+    n_found: IntArray
+    n_matched: int
+    truth_area: IntArray
+    found_area: IntArray
+    pair_ratio: FloatArray
+
+    @property
+    def precision(self) -> float:
+        """Share of the found nuclei that are in a pair."""
+        return self.n_matched / max(1, int(self.n_found.sum()))
+
+    @property
+    def recall(self) -> float:
+        """Share of the true nuclei that are in a pair."""
+        return self.n_matched / max(1, int(self.n_truth.sum()))
+
+    @property
+    def count_ratio(self) -> float:
+        """Found over true nuclei."""
+        return float(self.n_found.sum() / max(1, self.n_truth.sum()))
+
+    @property
+    def count_ratio_of_images(self) -> FloatArray:
+        """The same of each image that has nuclei."""
+        some = self.n_truth > 0
+        ratio: FloatArray = self.n_found[some] / self.n_truth[some]
+        return ratio
+
+    @property
+    def area_ratio_of_pairs(self) -> float:
+        """Median over pairs of found over true area; NaN without pairs."""
+        return float(np.median(self.pair_ratio)) if len(self.pair_ratio) else float("nan")
+
+    @property
+    def median_area_ratio(self) -> float:
+        """Median area of all found over that of all true nuclei; NaN where one has none."""
+        if not len(self.truth_area) or not len(self.found_area):
+            return float("nan")
+        return float(np.median(self.found_area) / np.median(self.truth_area))
+
+
+def counts_and_areas(truth: IntArray, found: IntArray) -> CountsAndAreas:
+    """Compare how many nuclei two label images (height, width) have, and how large they are."""
+    overlaps = count_overlaps(truth, found)
+    pairs = overlaps.iou > MATCH_IOU
+    found_area = overlaps.found_area[overlaps.found_row[pairs]]
+    return CountsAndAreas(
+        np.array([len(overlaps.truth_area)]),
+        np.array([len(overlaps.found_area)]),
+        int(np.count_nonzero(pairs)),
+        overlaps.truth_area,
+        overlaps.found_area,
+        found_area / overlaps.truth_area[overlaps.truth_row[pairs]],
+    )
+
+
+def together(images: Sequence[CountsAndAreas]) -> CountsAndAreas:
+    """One of several images; every nucleus counts alike."""
+    return CountsAndAreas(
+        np.concatenate([one.n_truth for one in images]),
+        np.concatenate([one.n_found for one in images]),
+        sum(one.n_matched for one in images),
+        np.concatenate([one.truth_area for one in images]),
+        np.concatenate([one.found_area for one in images]),
+        np.concatenate([one.pair_ratio for one in images]),
+    )
 
 
 def score_segmentation(truth: IntArray, found: IntArray, mpp: float) -> SegmentationScores:

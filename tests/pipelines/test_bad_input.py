@@ -357,6 +357,14 @@ def test_too_few_cells_for_k_keeps_the_cells(run, slide_file, tmp_path, monkeypa
     code, said = run(slide_file, settings=(*few, "clusters.k=30"))
     assert code == 1
     assert "clusters.k=" in said
+    for command in (["verify"], ["export", "--to", "geoparquet"]):
+        _, said = call(monkeypatch, capfd, command[0], tmp_path / "out", *command[1:])
+        words = " ".join(said.split())
+        assert "no clusters" in words
+        assert "clusters.k=" in words
+        assert "same command again" not in words
+        assert "Run `ccrl-wsi run` again" not in words
+    assert len(verify_output(tmp_path / "out")[0]) == 1
     again = ["cluster", tmp_path / "out", "--set", "clusters.k=2"]
     assert call(monkeypatch, capfd, *again)[0] == 0
     assert verify_output(tmp_path / "out")[0] == []

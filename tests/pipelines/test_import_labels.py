@@ -114,10 +114,14 @@ def test_clusters_are_compared_with_labels(out, tmp_path):
     assert sum(int(row["cells"]) for row in rows) == (code >= 0).sum()
     with (out / "label_scores.csv").open() as file:
         slide, whole = csv.DictReader(file)
-    assert (slide["slide"], whole["slide"]) == ("drawn", "(cohort)")
+    assert (slide["slide_id"], whole["slide_id"]) == ("drawn", "(cohort)")
     ari = adjusted_rand_score(code[code >= 0], cluster[code >= 0])
     assert float(whole["ari"]) == pytest.approx(ari, abs=1e-4)
     assert whole["ari"] in said
+    labels = code[code >= 0]
+    floor = max(np.mean(labels == 0), np.mean(labels == 1))
+    assert float(whole["purity_floor"]) == pytest.approx(floor, abs=1e-4)
+    assert float(whole["purity"]) >= float(whole["purity_floor"])
     assert "Stroma" in said
 
 

@@ -109,6 +109,14 @@ def test_the_tidy_composition_is_read_by_pandas(out):
     assert text["fraction"].tolist() == tidy["fraction"].tolist()
 
 
+def test_tables_are_joined_by_the_slides_id(out):
+    tables = {path.name: pd.read_csv(path) for path in out.glob("*.csv")}
+    assert set(tables) == {"slides.csv", "composition.csv", "composition_long.csv"}
+    for name, table in tables.items():
+        assert table.columns[0] == "slide_id", name
+        assert set(table["slide_id"]) == {"drawn"}
+
+
 def export(monkeypatch, capsys, out, *options):
     """Exit code and what was said."""
     monkeypatch.setattr(sys, "argv", ["ccrl-wsi", "export", str(out), *map(str, options)])

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.config import load_settings
@@ -21,7 +22,8 @@ from pipelines.machines import LocalMachine, SerialMachine
 from pipelines.output_folder import open_output
 from pipelines.report import gather, make_report, report_again
 from pipelines.report_crops import crops_of
-from pipelines.report_slides import open_slides, titles_of
+from pipelines.report_names import ReportNames
+from pipelines.report_slides import open_slides
 from pipelines.resolved_settings import resolved
 from pipelines.run import cluster_again, run_cohort
 from pipelines.state import load_states
@@ -74,7 +76,7 @@ def test_run_writes_a_report_with_all_its_parts(finished):
     html = (finished / "report.html").read_text()
     targets = {item["target_id"] for item in data_of(html)["figures"]}
     assert targets == {"slide-bars", "density-bars", "heat", "components", "neighbours"}
-    for words in ("drawn0.tif", "empty.tif", "no tissue found", "broken.tif", "is not a slide"):
+    for words in ("drawn0", "empty", "no tissue found", "broken", "is not a slide"):
         assert words in html
     assert html.count('class="card"') == 3
     assert html.count('class="slide"') == 4
@@ -199,9 +201,9 @@ def test_crops_are_those_the_encoder_saw(slides, tmp_path):
     run_cohort(list_slides([str(slides / "drawn0.tif")]), tmp_path, kept, SERIAL)
     folder = open_output(tmp_path)
     states = load_states(folder)
-    titles = titles_of({state.slide_id: state.path for state in states})
+    names = ReportNames({state.slide_id: state.path for state in states}, folder.root)
     opened, _ = open_slides(
-        folder, states, titles, gather_traits(states), load_codebook(folder.codebook)
+        folder, states, names, gather_traits(states), load_codebook(folder.codebook)
     )
     rows = np.arange(0, opened[0].store.n_cells, 3)
     where = np.zeros(len(rows), int)
@@ -229,7 +231,7 @@ def test_too_many_clusters_leave_a_report_on_slides(copy):
     result = cluster_again(copy, settings("clusters.k=30", "clusters.sample_in_all=8"), SERIAL)
     assert any(failure.stage == "cluster" for failure in result.failures)
     html = (copy / "report.html").read_text()
-    assert "drawn0.tif" in html
+    assert "<h3>drawn0</h3>" in html
 
 
 def test_a_slide_whose_clusters_are_missing_is_not_taken_for_the_first_cluster(copy):
@@ -291,7 +293,7 @@ def test_a_damaged_slide_is_left_out_of_the_report_and_named(copy):
     damage(copy, "drawn1", "X")
     content = gather(open_output(copy), settings())
     assert {s.slide_id for s in content.slides} == {"drawn0", "drawn2", "empty"}
-    assert any(s.startswith("drawn1.tif is left out: ") for s in content.sentences)
+    assert any(s.startswith("drawn1 is left out: ") for s in content.sentences)
     result = cluster_again(copy, settings("clusters.k=4"), SERIAL)
     assert [failure.slide_id for failure in result.failures if failure.stage == "finish"]
     assert result.report is not None
@@ -307,7 +309,7 @@ def test_clusters_of_another_codebook_are_not_counted(copy):
     kept.rename(stale)
     content = gather(open_output(copy), settings())
     assert {s.slide_id for s in content.compositions.slides} == {"drawn0", "drawn2"}
-    assert any("drawn1.tif has clusters of another codebook" in s for s in content.sentences)
+    assert any("drawn1 has clusters of another codebook" in s for s in content.sentences)
 
 
 def test_patients_of_the_table_are_counted_and_a_failed_copy_keeps_the_old_table(
@@ -330,15 +332,89 @@ def test_patients_of_the_table_are_counted_and_a_failed_copy_keeps_the_old_table
     assert not list(copy.glob("groups.csv.*"))
 
 
-@pytest.mark.parametrize(
-    ("paths", "titles"),
-    [
-        (["/a/b/x.svs"], ["x.svs"]),
-        (["/a/b/x.svs", "/a/b/y.svs"], ["x.svs", "y.svs"]),
-        (["/a/b/x.svs", "/a/c/x.svs"], ["b/x.svs", "c/x.svs"]),
-        (["/a/<script>alert(1)</script>.svs", "/a/y"], ["<script>alert(1)</script>.svs", "y"]),
-    ],
-)
-def test_slides_are_called_by_what_tells_them_apart(paths, titles):
-    found = titles_of({str(i): path for i, path in enumerate(paths)})
-    assert list(found.values()) == titles
+def test_slides_are_named_by_their_ids_alone(slides, tmp_path):
+    """A slide_id may stand for a name that a report shall not tell."""
+    home = tmp_path / "Srv Maier"
+    home.mkdir()
+    for file in ("drawn0.tif", "broken.tif"):
+        shutil.copyfile(slides / file, home / f"Müller {file}")
+    shutil.copyfile(slides / "empty.tif", home / "Schnitt O 1.tif")
+    table = tmp_path / "slides.csv"
+    table.write_text(
+        f"path,slide_id\n{home}/Müller drawn0.tif,S_a\n{home}/Müller broken.tif,S_b\n"
+        f"{home}/Schnitt O 1.tif,S_c\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out of Maier"
+    result = run_cohort(list_slides([str(table)]), out, settings(), SERIAL)
+    assert result.exit_code == 1
+    html = (out / "report.html").read_text(encoding="utf-8")
+    for word in ("Müller", "Schnitt", "Maier", str(tmp_path)):
+        assert word not in html
+    for name in ("S_a", "S_b", "S_c"):
+        assert name in html
+    assert "<td>S_b</td>" in html
+    assert "S_c: no tissue found" in html
+
+
+def test_clusters_that_follow_slides_are_warned_about(tmp_path, caplog):
+    for number, name in enumerate(("pale", "dark")):
+        spec = DrawnSlideSpec(width_px=300, height_px=300, mpp=0.5, n_nuclei=60, seed=number)
+        # Stain of twice the strength: optical densities double.
+        light = (draw_slide(spec).rgb / 255.0) ** (1 + number)
+        write_pyramid(tmp_path / f"{name}.tif", np.uint8(light * 255), 0.5, compression="deflate")
+    out, two = tmp_path / "out", settings("clusters.k=2")
+    run_cohort(list_slides([str(tmp_path)]), out, two, SERIAL)
+    content = gather(open_output(out), two)
+    counts = np.array([slide.counts for slide in content.slides])
+    assert (counts.max(axis=0) >= 0.9 * counts.sum(axis=0)).all()
+    said = [s for s in content.sentences if "clusters are nearly one slide's" in s]
+    assert said[0].startswith("2 of 2 clusters")
+    assert said[0] in caplog.text
+    for j, card in enumerate(content.cards):
+        most = int(counts[:, j].argmax())
+        assert card.largest.title == content.slides[most].slide_id
+        assert card.largest.of_cluster == counts[most, j] / counts[:, j].sum()
+        assert card.largest.of_all == counts[most].sum() / counts.sum()
+
+
+def test_unlike_pixel_sizes_are_warned_about(tmp_path, caplog):
+    for mpp in (0.5, 1.0):
+        spec = DrawnSlideSpec(width_px=240, height_px=240, mpp=mpp, n_nuclei=40, seed=1)
+        write_pyramid(tmp_path / f"of{mpp}.tif", draw_slide(spec).rgb, mpp)
+    out = tmp_path / "out"
+    run_cohort(list_slides([str(tmp_path)]), out, settings("clusters.k=2"), SERIAL)
+    said = "1 of 2 slides has larger pixels than the others"
+    assert said in caplog.text
+    assert said in (out / "report.html").read_text()
+    warned = {state.slide_id: state.warnings for state in load_states(open_output(out))}
+    assert not warned["of0_5"]
+    assert "enlarged 2.0 times" in warned["of1_0"][0]
+    assert "enlarged 2.0 times" in (out / "slides.csv").read_text()
+
+
+def test_methods_hold_the_settings_that_were_followed(copy):
+    def shown():
+        return yaml.safe_load(gather(open_output(copy), settings()).overview.settings)
+
+    first = shown()
+    assert first["cells"]["nuclei"]["watershed"]["window_um"] == 20.0
+    assert not {"compact", "boundary_scale"} & set(first["cells"]["nuclei"])
+    assert "auto" not in first["clusters"]
+    run_file = copy / "run.json"
+    run = json.loads(run_file.read_text())
+    run["cells"]["nuclei"]["segmenter"] = "compact"
+    run_file.write_text(json.dumps(run))
+    other = shown()["cells"]["nuclei"]
+    assert "watershed" not in other
+    assert "compact" in other
+    cluster_again(copy, settings("clusters.k=auto", "clusters.auto.resamples=2"), SERIAL)
+    assert shown()["clusters"]["auto"]["resamples"] == 2
+
+
+def test_one_of_a_thing_is_not_told_as_several(slides, tmp_path):
+    run_cohort(list_slides([str(slides / "drawn0.tif")]), tmp_path, settings(), SERIAL)
+    html = (tmp_path / "report.html").read_text()
+    words = " ".join(re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL).split())
+    assert not re.search(r"(?<![\d,.])1 (slides|patients|sites|warnings|cells)\b", words)
+    assert "slide 1 nuclei" in words

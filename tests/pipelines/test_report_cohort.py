@@ -23,7 +23,6 @@ from pipelines.report_cohort import (
 def slide(name, counts, patient=None, group=None):
     return ReportSlide(
         slide_id=name,
-        title=f"{name}.svs",
         patient=patient,
         group=group,
         mpp=0.25,
@@ -65,7 +64,17 @@ def test_patients_who_differ_are_no_effect_of_their_sites():
 def test_patients_of_two_sites_are_left_out_and_said():
     (found,) = sites_told(cohort(0), lambda s: "ab"[int(s.slide_id[-1]) % 2])
     assert found.score is None
-    assert "6 patients are left out: their slides are of several." in found.sentence
+    assert "6 patients are left out, with slides of several." in found.sentence
+
+
+def test_sites_that_are_told_fully_but_by_too_few_patients_are_not_denied():
+    rows = [[900, 100], [880, 120], [910, 90], [100, 900], [90, 910], [120, 880]]
+    slides = [slide(f"s{i}", counts, f"p{i}") for i, counts in enumerate(rows)]
+    (found,) = sites_told(slides, lambda s: "aaabbb"[int(s.slide_id[1])])
+    assert found.score == 1
+    assert found.sentence == (
+        "Too few patients to tell: even the clearest difference has p = 0.10."
+    )
 
 
 def test_slides_of_unknown_patients_stand_for_themselves():
@@ -83,7 +92,7 @@ def test_slides_without_a_group_do_not_count_for_their_patient():
     settings = load_settings(overrides=["report.n_permutations=99", "report.n_bootstrap=100"])
     groups_of_all = compare_all_groups(find_compositions(slides), settings)
     without = compare_all_groups(find_compositions(slides[:1] + slides[2:]), settings)
-    assert "1 of 5 slides have no group and are left out." in groups_of_all.sentences
+    assert "1 of 5 slides has no group and is left out." in groups_of_all.sentences
     (one,), (other,) = groups_of_all.comparisons, without.comparisons
     assert one.clusters[0].difference == pytest.approx(other.clusters[0].difference)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +208,28 @@ def test_other_regions_under_the_same_path_are_not_remembered(slide_file, tmp_pa
         assert centroids.max() <= width
         counts.append(len(centroids))
     assert counts[0] > counts[1] > 0
+
+
+def test_the_regions_a_slide_was_done_with_are_told(slide_file, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    regions, out = tmp_path / "regions.geojson", tmp_path / "out"
+    for width in (500, 250):
+        square = [[[0, 0], [width, 0], [width, width], [0, width], [0, 0]]]
+        regions.write_text(json.dumps({"type": "Polygon", "coordinates": square}))
+        drawn = ["tissue.method=geojson", f"tissue.regions={regions}", "clusters.k=2"]
+        settings = load_settings(overrides=[*SMOKE, *drawn, "report.make=true"])
+        caplog.clear()
+        for _ in range(2):  # The second finds everything done.
+            run_cohort(list_slides([str(slide_file)]), out, settings, SerialMachine())
+        told = caplog.text.count("drawn: its regions are others than before")
+        assert told == (1 if width == 250 else 0)
+        digest = sha256(regions.read_bytes()).hexdigest()
+        with (out / "slides.csv").open(newline="", encoding="utf-8") as file:
+            [row] = csv.DictReader(file)
+        assert (row["regions"], row["regions_sha256"]) == (str(regions), digest)
+        notes = open_store(out / "slides" / "drawn.zarr").attrs["notes"]
+        assert notes["regions"] == {"path": str(regions), "sha256": digest}
+        assert digest in (out / "report.html").read_text()
 
 
 def test_relative_slides_and_folders_are_found_by_workers_in_another_one(

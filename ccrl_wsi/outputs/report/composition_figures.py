@@ -103,7 +103,7 @@ def heat_map(compositions: Compositions, names: Sequence[str]) -> Any:
     from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 
     rows, columns = compositions.slide_tree.order, compositions.cluster_tree.order
-    titles = [slide.title for slide in compositions.slides]
+    titles = [slide.slide_id for slide in compositions.slides]
     n, k = compositions.ratios.shape
     height = 150 + max(6 * n, min(26 * n, 420)) if n <= 100 else 150 + min(6 * n, 900)
     side = 0.22 * k
@@ -297,7 +297,7 @@ def _points(
     return {
         "x": scores[list(own), 0],
         "y": scores[list(own), 1],
-        "title": [slides[i].title for i in own],
+        "title": [slides[i].slide_id for i in own],
         "patient": [slides[i].patient or "–" for i in own],
         "group": [slides[i].group or "–" for i in own],
     }

@@ -84,7 +84,7 @@ def _composition_figures(
     names, colors, slides = content.names, content.colors, compositions.slides
     counts = np.array([slide.counts for slide in slides], np.int64).reshape(-1, len(names))
     shares = counts / counts.sum(axis=1, keepdims=True)
-    titles = [slide.title for slide in slides]
+    titles = [slide.slide_id for slide in slides]
     drawn = [Bars("slide", titles, shares, "share of cells", "slide-bars")]
     area = np.array([slide.tissue_mm2 for slide in slides])
     if (area > 0).all():

@@ -27,10 +27,10 @@ class Table:
 
 def composition_table(content: ReportContent) -> Table:
     """Slide by slide: cells, area, density, and the share of every cluster."""
-    header = ("slide", "patient", "group", "cells", "mm²", "cells per mm²", *content.names)
+    header = ("slide_id", "patient", "group", "cells", "mm²", "cells per mm²", *content.names)
     rows = []
     for slide in content.slides:
-        row = [_text(slide.title), _text(slide.patient or ""), _text(slide.group or "")]
+        row = [_text(slide.slide_id), _text(slide.patient or ""), _text(slide.group or "")]
         row += [Cell(f"{slide.n_cells:,}", str(slide.n_cells)), _number(slide.tissue_mm2)]
         row += [_ratio(slide.n_cells, slide.tissue_mm2)]
         row += _shares(slide.counts, len(content.names))
