@@ -81,11 +81,14 @@ def run(
 ) -> None:
     """Slides to nuclei, embeddings, clusters, overlays and a report. Resumable."""
     from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.inputs import check_inputs
     from pipelines.machines import load_machine
     from pipelines.run import run_cohort
 
-    settings = _settings(config, set_)
-    result = run_cohort(list_slides(slides)[:limit], out, settings, load_machine(on))
+    settings, machine = _settings(config, set_), load_machine(on)
+    sources = list_slides(slides)[:limit]
+    check_inputs(sources, machine)
+    result = run_cohort(sources, out, settings, machine)
     _say_results(result)
     raise typer.Exit(result.exit_code)
 

@@ -127,6 +127,20 @@ def test_a_bad_slide_fails_alone(run, slide_file, tmp_path, kind):
     assert verify_output(tmp_path / "out")[0] == []
 
 
+def test_paths_of_which_none_is_there_are_told_before_networks_are_asked(run, tmp_path):
+    hovernet = (f"nuclei.weights={tmp_path}/none.pth", "nuclei.segmenter=hovernet_fast-pannuke")
+    code, said = run("nope.svs", settings=(*hovernet, "tiles.mpp=0.25"))
+    assert (code, "There is no file nope.svs. Check the path." in said) == (2, True)
+    assert "none.pth" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_slide_is_named_before_the_others_are_done(run, slide_file, tmp_path):
+    code, said = run(tmp_path / "nope.svs", slide_file, settings=("clusters.k=2",))
+    assert code == 1
+    assert said.index("nope.svs. The other slides are done") < said.index("2 slides on")
+
+
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
     monkeypatch.setattr(second_reading, "PAUSE_SECONDS", 0.0)
