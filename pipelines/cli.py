@@ -87,7 +87,7 @@ def run(
 
     settings, machine = _settings(config, set_), load_machine(on)
     sources = list_slides(slides)[:limit]
-    check_inputs(sources, machine)
+    check_inputs(sources, out, machine)
     result = run_cohort(sources, out, settings, machine)
     _say_results(result)
     raise typer.Exit(result.exit_code)

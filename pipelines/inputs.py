@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from ccrl_wsi.errors import ConfigError
+from ccrl_wsi.object_storage import is_url
 from ccrl_wsi.records import SlideSource
 from pipelines.machines import GpuMachine, LocalMachine, MachineSettings, SerialMachine
+from pipelines.output_folder import OutputFolder
 
 log = logging.getLogger("ccrl_wsi")
 
 NAMED_AT_MOST = 5
 
 
-def check_inputs(sources: Sequence[SlideSource], machine: MachineSettings) -> None:
-    """Refuse slides of which none is there; slides that are missing fail alone and are named.
+def check_inputs(
+    sources: Sequence[SlideSource], out: Path | str, machine: MachineSettings
+) -> None:
+    """Refuse what cannot be meant; slides that are missing fail alone and are named.
 
     Raises
     ------
     ConfigError
-        If no slide is there.
+        If no slide is there, or results would come to lie among slides.
     """
+    if not is_url(out):
+        _refuse_slides_folder(sources, OutputFolder(Path(out)))
     if isinstance(machine, SerialMachine | LocalMachine | GpuMachine):
         _check_paths(sources)
 
@@ -37,3 +44,17 @@ def _check_paths(sources: Sequence[SlideSource]) -> None:
     if len(missing) == len(sources):
         raise ConfigError(f"There is no file {named}. Check the path.")
     log.warning("Missing, so they will fail: %s. The other slides are done.", named)
+
+
+def _refuse_slides_folder(sources: Sequence[SlideSource], folder: OutputFolder) -> None:
+    """Results never lie beside slides, in the same folder or in one called ``slides`` too."""
+    if folder.run_file.is_file():
+        return  # An earlier run's, which is continued.
+    root = folder.root.resolve()
+    taken = {root, root / folder.slides.name}
+    for source in sources:
+        if source.path.absolute().parent.resolve() in taken:
+            raise ConfigError(
+                f"-o {folder.root} is where slides lie ({source.path}): results would be mixed with "
+                f"them. Give a folder of its own, such as -o {folder.root / 'out'}."
+            )

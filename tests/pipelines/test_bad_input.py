@@ -141,6 +141,16 @@ def test_a_missing_slide_is_named_before_the_others_are_done(run, slide_file, tm
     assert said.index("nope.svs. The other slides are done") < said.index("2 slides on")
 
 
+@pytest.mark.parametrize("place", ["out", "out/slides"])
+def test_results_are_not_mixed_with_slides(run, slide_file, tmp_path, place):
+    slide = tmp_path / place / "drawn.tif"
+    slide.parent.mkdir(parents=True)
+    shutil.copy(slide_file, slide)
+    code, said = run(slide)
+    assert (code, f"-o {tmp_path / 'out'} is where slides lie" in said) == (2, True)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [slide]
+
+
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
     monkeypatch.setattr(second_reading, "PAUSE_SECONDS", 0.0)
