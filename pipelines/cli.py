@@ -115,7 +115,7 @@ def cluster(
     overrides = [*set_, *([f"clusters.codebook={json.dumps(str(codebook))}"] if codebook else [])]
     base = settings_of_last_clusters(out)
     settings = _settings(config, overrides, base)
-    refuse_cell_settings(settings)
+    refuse_cell_settings(out, settings)
     result = cluster_again(out, settings, load_machine(on))
     _say_results(result)
     raise typer.Exit(result.exit_code)
@@ -136,7 +136,7 @@ def report(
     from pipelines.run import refuse_cell_settings, settings_of_last_clusters
 
     settings = _settings(config, set_, settings_of_last_clusters(out))
-    refuse_cell_settings(settings)
+    refuse_cell_settings(out, settings)
     typer.echo(report_again(out, settings, groups))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,21 +153,37 @@ def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
         )
 
 
-def refuse_cell_settings(settings: Settings) -> None:
-    """Refuse settings that `cluster` cannot follow, because the cells are there already.
+def refuse_cell_settings(out: Path | str, settings: Settings) -> None:
+    """Refuse settings that `cluster` and `report` cannot follow: the cells are there already.
+
+    What was given and is as the run had it is no wish, such as all of the run's own file.
 
     Raises
     ------
     ConfigError
-        If one of them is not at its default.
+        If one that was given is another one than the run's.
     """
-    changed = differences(cell_settings(Settings()), cell_settings(settings))
+    found = read_json(open_output(out).run_file)["cells"]
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    changed = _given_anew(given, cell_settings(settings), found)
     if changed:
-        names = ", ".join(sentence.partition(":")[0] for sentence in changed)
         raise ConfigError(
-            f"`cluster` leaves nuclei and embeddings as they are, so it cannot follow {names}. "
-            "Give these to `run`, with another output folder."
+            f"Nuclei and embeddings of {out} stay as they are, so {', '.join(changed)} cannot be "
+            "followed. Give another value to `run`, with another output folder."
         )
+
+
+def _given_anew(
+    given: Mapping[str, Any], new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Names of the leaves of ``given`` in which ``new`` is not as ``old``, with both values."""
+    names: list[str] = []
+    for key in sorted(given.keys() & new.keys()):
+        if isinstance(given[key], Mapping):
+            names += _given_anew(given[key], new[key], old.get(key, {}), f"{prefix}{key}.")
+        elif new[key] != old.get(key):
+            names.append(f"{prefix}{key}={new[key]} (the run: {old.get(key)})")
+    return names
 
 
 def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
