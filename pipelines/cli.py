@@ -83,9 +83,10 @@ def run(
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.inputs import check_inputs
     from pipelines.machines import load_machine
-    from pipelines.run import run_cohort
+    from pipelines.run import check_codebook, run_cohort
 
     settings, machine = _settings(config, set_), load_machine(on)
+    check_codebook(settings)
     sources = list_slides(slides)[:limit]
     check_inputs(sources, out, machine)
     result = run_cohort(sources, out, settings, machine)
@@ -109,11 +110,17 @@ def cluster(
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
     from pipelines.machines import load_machine
-    from pipelines.run import cluster_again, refuse_cell_settings, settings_of_last_clusters
+    from pipelines.run import (
+        check_codebook,
+        cluster_again,
+        refuse_cell_settings,
+        settings_of_last_clusters,
+    )
 
     # As JSON, which is YAML too: a path is a path, whatever it looks like.
     overrides = [*set_, *([f"clusters.codebook={json.dumps(str(codebook))}"] if codebook else [])]
     base = settings_of_last_clusters(out)
+    check_codebook(_settings(config, overrides))
     settings = _settings(config, overrides, base)
     refuse_cell_settings(out, settings)
     result = cluster_again(out, settings, load_machine(on))

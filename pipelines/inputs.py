@@ -17,9 +17,7 @@ log = logging.getLogger("ccrl_wsi")
 NAMED_AT_MOST = 5
 
 
-def check_inputs(
-    sources: Sequence[SlideSource], out: Path | str, machine: MachineSettings
-) -> None:
+def check_inputs(sources: Sequence[SlideSource], out: Path | str, machine: MachineSettings) -> None:
     """Refuse what cannot be meant; slides that are missing fail alone and are named.
 
     Raises

@@ -76,6 +76,7 @@ def run_cohort(
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models.encoder, models.encoder_fingerprint)
+        settings = _as_codebook(settings, given)
     folder = made_folder(out)
     with held(folder) as lock:
         claim_held(folder, settings, models.recorded())
@@ -109,6 +110,9 @@ def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings)
         models = read_json(folder.run_file)["models"]
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
+        settings = _as_codebook(settings, given)
+    else:
+        _say_that_codebook_is_left(folder)
     before = earlier_failures(folder)
     with (
         held(folder) as lock,
@@ -138,6 +142,46 @@ def settings_of_last_clusters(out: Path | str) -> dict[str, Any]:
     last = read_json(path)
     last["clusters"]["codebook"] = None  # A codebook is applied when it is asked for.
     return last
+
+
+def check_codebook(settings: Settings) -> None:
+    """Refuse what was given with a codebook and is not as in it: nothing is fitted.
+
+    Raises
+    ------
+    ClusterError
+        If the codebook cannot be read.
+    ConfigError
+        If the number of clusters, or whether slides are centred, is asked for otherwise.
+    """
+    asked = settings.clusters
+    if asked.codebook is None:
+        return
+    held = _as_codebook(settings, load_codebook(asked.codebook)).clusters
+    for name in sorted({"k", "centre_slides"} & asked.model_fields_set):
+        value = getattr(held, name)
+        if getattr(asked, name) != value:
+            raise ConfigError(
+                f"clusters.{name}={getattr(asked, name)} cannot be followed: the codebook "
+                f"{asked.codebook} is applied as it is ({name}={value}). Leave one of the two out."
+            )
+
+
+def _as_codebook(settings: Settings, codebook: Codebook) -> Settings:
+    """The settings with what a given codebook decides: what a later fit starts from."""
+    held = {"k": codebook.k, "centre_slides": codebook.centres_slides}
+    return settings.model_copy(update={"clusters": settings.clusters.model_copy(update=held)})
+
+
+def _say_that_codebook_is_left(folder: OutputFolder) -> None:
+    path = folder.table(LATE_FILE)
+    left = read_json(path)["clusters"]["codebook"] if path.is_file() else None
+    if left is not None:
+        log.warning(
+            "Clusters are fitted to these cells anew: the codebook %s, which gave the last ones, "
+            "is not applied. `--codebook` applies it again.",
+            left,
+        )
 
 
 def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
