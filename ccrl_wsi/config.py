@@ -21,6 +21,16 @@ from ccrl_wsi.section import Section as Section
 from ccrl_wsi.settings_tree import load_tree
 
 
+def _in_order(
+    low: str, low_value: float, high: str, high_value: float, *, may_meet: bool = False
+) -> None:
+    if low_value > high_value or (low_value == high_value and not may_meet):
+        raise ValueError(
+            f"{low}={low_value:g} is not below {high}={high_value:g}: lower the first or raise the "
+            "second"
+        )
+
+
 class SlideSettings(Section):
     """How slide files are understood."""
 
@@ -34,6 +44,16 @@ class SlideSettings(Section):
         description="What pixels that cannot be decoded do. fail: the slide fails; skip: the tiles "
         "that need them are left out, counted and told.",
     )
+
+    @model_validator(mode="after")
+    def _mpp_is_believable(self) -> SlideSettings:
+        _in_order("slides.min_mpp", self.min_mpp, "slides.max_mpp", self.max_mpp)
+        if self.mpp is not None and not self.min_mpp <= self.mpp <= self.max_mpp:
+            raise ValueError(
+                f"slides.mpp={self.mpp:g} is not between slides.min_mpp={self.min_mpp:g} and "
+                f"slides.max_mpp={self.max_mpp:g}: give micrometres per level-0 pixel, such as 0.25"
+            )
+        return self
 
 
 class TissueSettings(Section):
@@ -65,6 +85,13 @@ class TissueSettings(Section):
     def _regions_go_with_geojson(self) -> TissueSettings:
         if (self.method == "geojson") != (self.regions is not None):
             raise ValueError("method=geojson and regions=FILE belong together: give both or none")
+        _in_order(
+            "tissue.min_chroma",
+            self.min_chroma,
+            "tissue.max_chroma",
+            self.max_chroma,
+            may_meet=True,
+        )
         return self
 
 
@@ -158,6 +185,13 @@ class NucleiSettings(Section):
     max_area_um2: Positive = Field(1500.0, description="Larger objects are not nuclei.")
     compact: CompactSettings = CompactSettings()
     watershed: WatershedSettings = WatershedSettings()
+
+    @model_validator(mode="after")
+    def _areas_are_a_range(self) -> NucleiSettings:
+        _in_order(
+            "nuclei.min_area_um2", self.min_area_um2, "nuclei.max_area_um2", self.max_area_um2
+        )
+        return self
 
 
 class CropSettings(Section):

@@ -417,3 +417,12 @@ def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, monkeypatc
         with pytest.raises(StoreError, match=r"slides\.csv: No space left.*finished stays"):
             write_text(tmp_path / "slides.csv", "after\n")
     assert (tmp_path / "slides.csv").read_text() == "before\n"
+
+
+def test_tissue_without_a_nucleus_is_warned_about(run, slide_file, tmp_path):
+    code, said = run(slide_file, settings=("nuclei.min_area_um2=1400",))
+    assert (code, "drawn: no nuclei found in its tissue" in said) == (0, True)
+    with (tmp_path / "out" / "slides.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["n_cells"] == "0"
+    assert row["warnings"].startswith("drawn.tif: no nuclei found in its tissue")
