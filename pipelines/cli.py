@@ -80,6 +80,7 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N slides.")] = None,
 ) -> None:
     """Slides to nuclei, embeddings, clusters, overlays and a report. Resumable."""
+    from ccrl_wsi.slides.regions import check_regions
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.inputs import check_inputs
     from pipelines.machines import load_machine
@@ -89,6 +90,7 @@ def run(
     check_codebook(settings)
     sources = list_slides(slides)[:limit]
     check_inputs(sources, out, machine)
+    check_regions(len(sources), settings.tissue)
     result = run_cohort(sources, out, settings, machine)
     _say_results(result)
     raise typer.Exit(result.exit_code)

@@ -25,6 +25,7 @@ from ccrl_wsi.nuclei.segmenters import check_segmenter
 from ccrl_wsi.records import Segmentation, SlideSource
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.regions import check_regions
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import Tissue, find_tissue
@@ -61,6 +62,7 @@ def label_fields(
     CcrlError
         If the segmenter cannot be had or the folder cannot be written.
     """
+    check_regions(len(sources), settings.tissue)
     check_writable(out)
     check_segmenter(settings.nuclei, settings.tiles.mpp)
     segmenter_of(settings)

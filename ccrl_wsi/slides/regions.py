@@ -15,7 +15,7 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 
 from ccrl_wsi.config import TissueSettings
-from ccrl_wsi.errors import SlideError
+from ccrl_wsi.errors import ConfigError, SlideError
 from ccrl_wsi.qupath_classes import class_of, is_ignored
 from ccrl_wsi.records import SlideInfo
 
@@ -56,6 +56,22 @@ def read_regions(info: SlideInfo, settings: TissueSettings) -> Any:
     if settings.regions_from_bounds:
         regions = translate(regions, info.bounds_px.left, info.bounds_px.top)
     return regions
+
+
+def check_regions(n_slides: int, settings: TissueSettings) -> None:
+    """Refuse one file of regions for several slides: drawn areas are of one slide.
+
+    Raises
+    ------
+    ConfigError
+        If there is one file and more than one slide.
+    """
+    given = settings.regions
+    if n_slides > 1 and given is not None and given.is_file():
+        raise ConfigError(
+            f"tissue.regions={given} is the file of one slide, but there are {n_slides}. Give a "
+            "folder that has <slide_id>.geojson for each (`ccrl-wsi info` tells their ids)."
+        )
 
 
 def regions_digest(info: SlideInfo, settings: TissueSettings) -> str:

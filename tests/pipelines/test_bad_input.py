@@ -151,6 +151,17 @@ def test_results_are_not_mixed_with_slides(run, slide_file, tmp_path, place):
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [slide]
 
 
+def test_regions_of_one_slide_are_not_taken_for_several(run, slide_file, tmp_path):
+    regions, other = tmp_path / "drawn.geojson", tmp_path / "other.tif"
+    ring = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]
+    regions.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    shutil.copy(slide_file, other)
+    settings = ("tissue.method=geojson", f"tissue.regions={regions}", "clusters.k=2")
+    code, said = run(slide_file, other, settings=settings)
+    assert (code, "is the file of one slide, but there are 2. Give a folder" in said) == (2, True)
+    assert run(slide_file, settings=settings)[0] == 0
+
+
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
     monkeypatch.setattr(second_reading, "PAUSE_SECONDS", 0.0)
