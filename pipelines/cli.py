@@ -211,10 +211,13 @@ def info(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """What slides hold, and whether they can be processed."""
+    from ccrl_wsi.slides.regions import check_regions
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.info import describe_slides
 
-    text, all_usable = describe_slides(list_slides(slides), _settings(config, set_))
+    sources, settings = list_slides(slides), _settings(config, set_)
+    check_regions(len(sources), settings.tissue)
+    text, all_usable = describe_slides(sources, settings)
     typer.echo(text)
     raise typer.Exit(0 if all_usable else 1)
 

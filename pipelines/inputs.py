@@ -53,6 +53,6 @@ def _refuse_slides_folder(sources: Sequence[SlideSource], folder: OutputFolder) 
     for source in sources:
         if source.path.absolute().parent.resolve() in taken:
             raise ConfigError(
-                f"-o {folder.root} is where slides lie ({source.path}): results would be mixed with "
-                f"them. Give a folder of its own, such as -o {folder.root / 'out'}."
+                f"-o {folder.root} is where slides lie ({source.path}): results would be mixed "
+                f"with them. Give a folder of its own, such as -o {folder.root / 'out'}."
             )

@@ -10,8 +10,8 @@ from ccrl_wsi.geometry import PixelGrid
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 
 NO_NUCLEI = (
-    "no nuclei found in its tissue; see whether it is an H&E slide, its pixel size (`ccrl-wsi info`) "
-    "and the nuclei settings"
+    "no nuclei found in its tissue; see whether it is an H&E slide, its pixel size (`ccrl-wsi "
+    "info`) and the nuclei settings"
 )
 """Of a slide that was looked at."""
 

@@ -127,7 +127,7 @@ def test_tables_from_spreadsheets_are_read(folder):
         "path\n": "has no lines below its header",
         "": "needs a column named path",
         "path,slide_id\nb.svs,a/b\n": "'a_b' would do",
-        "path,mpp,group\nb.svs,0.25,a\nb.svs,0.5,b\n": "listed twice as b, with another mpp and gro",
+        "path,mpp,group\nb.svs,0.25,a\nb.svs,0.5,b\n": "twice as b, with another mpp and group",
         "path,slide_id\nb.svs,x\nb.svs,X\n": "would both be called X",
         "path,slide_id\nb.svs,x\na.NDPI,x\n": "would both be called x",
     }.items(),
