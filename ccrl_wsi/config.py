@@ -64,8 +64,8 @@ class TissueSettings(Section):
     )
     regions: Path | None = Field(
         None,
-        description="GeoJSON of one slide in level-0 px, or a folder with <slide_id>.geojson. Areas "
-        "of classes that QuPath ignores (Ignore*) are cut out of the others.",
+        description="GeoJSON of one slide in level-0 px, or a folder with <slide_id>.geojson. "
+        "Areas of classes that QuPath ignores (Ignore*) are cut out of the others.",
     )
     mpp: Positive = Field(8.0, description="Resolution of the mask, um per pixel.")
     min_area_um2: float = Field(5000.0, ge=0, description="Smaller specks are not tissue.")

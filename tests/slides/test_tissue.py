@@ -217,7 +217,16 @@ def test_regions_are_cut_at_the_slide(tmp_path):
     path.write_text(json.dumps(geometry_of(square(700, 500, 1000))))
     assert drawn_regions(path).area_um2 == pytest.approx(100 * 100 * 0.25)
     path.write_text(json.dumps(geometry_of(square(5000, 5000, 10))))
-    assert drawn_regions(path).is_empty
+    outside = r"regions \(x 5000 to 5010, y 5000 to 5010\) lie outside .*x 0 to 800, y 0 to 600"
+    with pytest.raises(SlideError, match=outside):
+        drawn_regions(path)
+
+
+def test_regions_that_are_ignored_as_a_whole_are_told(tmp_path):
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps([classed(square(150, 150, 20), c) for c in ("Ignore*", "Tumor")]))
+    with pytest.raises(SlideError, match="cover all regions"):
+        drawn_regions(path)
 
 
 def test_a_folder_holds_one_file_a_slide(tmp_path):
