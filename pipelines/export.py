@@ -147,7 +147,8 @@ def _qupath(
 def _anndata(
     folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
-    export_anndata([folder.store(state.slide_id) for state in states], target)
+    traits = [{"site": state.site, "scanner": state.scanner} for state in states]
+    export_anndata([folder.store(state.slide_id) for state in states], target, traits)
     return [target]
 
 
