@@ -246,11 +246,13 @@ def config_(
     set_: Overrides = [],  # noqa: B006
     explain: Annotated[bool, typer.Option(help="Say what each setting means.")] = False,
 ) -> None:
-    """Print the settings a run would use."""
-    from pipelines.resolved_settings import resolved
+    """Print the settings a run would use; those it would refuse are refused."""
+    from pipelines.resolved_settings import check_networks, resolved
     from pipelines.show_settings import as_yaml
 
-    typer.echo(as_yaml(resolved(_settings(config, set_)), explain=explain), nl=False)
+    settings = _settings(config, set_)
+    check_networks(settings)
+    typer.echo(as_yaml(resolved(settings), explain=explain), nl=False)
 
 
 @app.command()
