@@ -29,6 +29,7 @@ from ccrl_wsi.slides.regions import check_regions
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import Tissue, find_tissue
+from ccrl_wsi.wording import counted
 from pipelines.output_folder import check_writable
 from pipelines.plan import halo_px
 from pipelines.tile_pass import SlideView
@@ -74,7 +75,7 @@ def label_fields(
             log.error("%s: %s", source.path, error)
             problems.append(f"{source.path}: {error}")
             continue
-        log.info("%s: %d fields", source.slide_id, written)
+        log.info("%s: %s", source.slide_id, counted(written, "field"))
         n_fields += written
     return n_fields, problems
 

@@ -15,6 +15,7 @@ from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
 from ccrl_wsi.store import remove_leftovers
+from ccrl_wsi.wording import counted
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.infer import CohortRun
@@ -85,7 +86,7 @@ def run_cohort(
         setup = make_setup(sources, lock.sign, settings, models)
         retries = settings.compute.retries
         with open_executor(suited(machine, settings), setup, retries) as executor:
-            log.info("%d slides on %s", len(sources), executor.description)
+            log.info("%s on %s", counted(len(sources), "slide"), executor.description)
             run = CohortRun(folder, settings, models, still_ours=lock.check)
             began = time.monotonic()
             with Progress(len(sources), folder, lock.check) as progress:
