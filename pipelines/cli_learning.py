@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from pipelines.cli_options import ConfigFiles, Out, Overrides, Slides, on_disk
-
-if TYPE_CHECKING:
-    from ccrl_wsi.evaluation.settings import EvaluateSettings
 
 Tables = Annotated[
     Path, typer.Option("-o", "--out", callback=on_disk, help="Folder for tables and pictures.")
@@ -175,22 +172,11 @@ def evaluate(  # noqa: PLR0913
         return
     overrides += [f"encoders={json.dumps(encoders)}"] if encoders else []
     settings = load_tree(EvaluateSettings, [find_config(file) for file in files], overrides)
-    _check_data_was_given(settings)
     evaluation = evaluate_(settings)
     write_report(evaluation, out)
     typer.echo((out / "scores.md").read_text(encoding="utf-8"), nl=False)
     typer.echo(f"Results in {out}: scores.csv, scores.md, confusion.csv, evaluation.json")
     raise typer.Exit(evaluation.exit_code)
-
-
-def _check_data_was_given(settings: EvaluateSettings) -> None:
-    from ccrl_wsi.errors import ConfigError
-
-    if "path" not in settings.data.model_fields_set and not settings.data.path.exists():
-        raise ConfigError(
-            "Give nuclei with classes to judge by: --data FOLDER for CoNSeP, --data KIND=FOLDER "
-            "for others; and encoders: ccrl-wsi evaluate ccrl morphology --data CoNSeP -o scores."
-        )
 
 
 def _data_overrides(data: str | None) -> tuple[str, list[str]]:
