@@ -226,6 +226,28 @@ def info(
 def doctor(
     out: Annotated[
         Path | None,
+@app.command()
+def pyramid(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="JPEG, PNG, TIFF or BMP.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", callback=on_disk, help="Folder for NAME.tif of each.")
+    ],
+    mpp: Annotated[float, typer.Option(min=0.01, help="Micrometres per pixel of the images.")],
+) -> None:
+    """Make plain images slides that `run` takes: tiled TIFF in levels, with their pixel size."""
+    from pipelines.image_pyramids import make_pyramids
+
+    written, problems = make_pyramids(images, out, mpp)
+    for path in written:
+        typer.echo(path)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
         typer.Option("-o", "--out", callback=on_disk, help="Check this folder too."),
     ] = None,
 ) -> None:
