@@ -166,12 +166,18 @@ def export(  # noqa: PLR0913 (the options of the command line)
     set_: Overrides = [],  # noqa: B006
     points: Annotated[bool, typer.Option("--points", help="qupath: centroids only.")] = False,
     region: Annotated[
-        str, typer.Option(metavar="X0,Y0,X1,Y1", help="qupath: only cells in here, level-0 px.")
+        str,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1", help="qupath: only cells in here, level-0 px of each slide."
+        ),
     ] = "",
     clusters: Annotated[
         str, typer.Option(metavar="C01,C02", help="qupath: only cells of these clusters.")
     ] = "",
     at_most: Annotated[
+    slide: Annotated[
+        list[str], typer.Option(metavar="ID", help="Only this slide. Repeatable.")
+    ] = [],  # noqa: B006
         int | None, typer.Option(min=1, metavar="N", help="qupath: objects a file; then several.")
     ] = None,
 ) -> None:
@@ -181,7 +187,7 @@ def export(  # noqa: PLR0913 (the options of the command line)
 
     settings = _settings([], set_, settings_of_last_clusters(out))
     chosen = overlay_selection(region, clusters)
-    options = ExportOptions(settings, chosen, points, at_most)
+    options = ExportOptions(settings, chosen, points, at_most, tuple(slide))
     for path in export_cohort(out, to, target, options):
         typer.echo(path)
 

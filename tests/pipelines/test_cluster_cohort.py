@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,16 @@ def test_slides_of_two_codebooks_are_not_exported_together(out, tmp_path, to):
     with pytest.raises(StoreError, match=r"different codebooks.*Run `ccrl-wsi cluster`"):
         export_cohort(out, to, tmp_path / "x.parquet", options)
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_an_export_of_some_slides_has_these_alone(out, tmp_path):
+    options = ExportOptions(load_settings(overrides=SMOKE), slides=("dark",))
+    [overlay] = export_cohort(out, "qupath", tmp_path / "qupath", options)
+    assert overlay.name == "dark.geojson.gz"
+    [table] = export_cohort(out, "geoparquet", tmp_path / "parquet", options)
+    assert table.name == "dark.parquet"
+    with pytest.raises(ConfigError, match="--slide bright: no finished slide"):
+        export_cohort(out, "qupath", tmp_path, replace(options, slides=("dark", "bright")))
 
 
 def test_what_cluster_refused_is_not_what_the_next_command_starts_from(out):
