@@ -1,7 +1,9 @@
 """`ccrl-wsi label-fields`: pieces of slides with the nuclei a segmenter finds in them.
 
-What comes out is a folder of label maps, to be corrected by hand or learned from as it is: names
-begin with the slide's, and ``unsure`` masks what the segmenter does not know.
+What comes out is a folder of label maps, to be corrected by hand or learned from as it is, and
+``unsure`` masks what the segmenter does not know. A name is the slide's id, then x and y of the
+field's corner in pixels at ``tiles.mpp``, counted from the corner of the scanned area: what a
+field is of. Level-0 pixels are these times ``tiles.mpp`` / the slide's pixel size, and the corner.
 """
 
 from __future__ import annotations
