@@ -80,7 +80,6 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N slides.")] = None,
 ) -> None:
     """Slides to nuclei, embeddings, clusters, overlays and a report. Resumable."""
-    from ccrl_wsi.slides.regions import check_regions
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.inputs import check_inputs
     from pipelines.machines import load_machine
@@ -89,8 +88,7 @@ def run(
     settings, machine = _settings(config, set_), load_machine(on)
     check_codebook(settings)
     sources = list_slides(slides)[:limit]
-    check_inputs(sources, out, machine)
-    check_regions(len(sources), settings.tissue)
+    check_inputs(sources, out, settings, machine)
     result = run_cohort(sources, out, settings, machine)
     _say_results(result)
     raise typer.Exit(result.exit_code)
@@ -175,11 +173,11 @@ def export(  # noqa: PLR0913 (the options of the command line)
         str, typer.Option(metavar="C01,C02", help="qupath: only cells of these clusters.")
     ] = "",
     at_most: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="qupath: objects a file; then several.")
+    ] = None,
     slide: Annotated[
         list[str], typer.Option(metavar="ID", help="Only this slide. Repeatable.")
     ] = [],  # noqa: B006
-        int | None, typer.Option(min=1, metavar="N", help="qupath: objects a file; then several.")
-    ] = None,
 ) -> None:
     """Write a finished run for another program."""
     from pipelines.export import ExportOptions, export_cohort, overlay_selection
@@ -229,10 +227,6 @@ def info(
 
 
 @app.command()
-def doctor(
-    out: Annotated[
-        Path | None,
-@app.command()
 def pyramid(
     images: Annotated[
         list[Path],
@@ -254,6 +248,10 @@ def pyramid(
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command()
+def doctor(
+    out: Annotated[
+        Path | None,
         typer.Option("-o", "--out", callback=on_disk, help="Check this folder too."),
     ] = None,
 ) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import SlideError, StoreError
 from ccrl_wsi.slides.openslide_reader import OpenSlideReader
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
-from pipelines import cli, second_reading
+from pipelines import cli, inputs, second_reading
 from pipelines.machines import SerialMachine
 from pipelines.output_folder import open_output, write_text
 from pipelines.run import run_cohort
@@ -353,6 +354,17 @@ def test_missing_weights_are_told_before_any_work(run, slide_file, tmp_path):
     assert code == 2
     assert "none.pth" in said
     assert "compact" in said
+
+
+@pytest.mark.parametrize(("device", "is_said"), [("cpu", True), ("cuda", False)])
+def test_hovernet_on_cpu_cores_is_told(slide_file, tmp_path, monkeypatch, caplog, device, is_said):
+    monkeypatch.setattr(inputs, "resolve_device", lambda name: device)
+    sources = list_slides([str(slide_file)])
+    for name in ("hovernet_fast-pannuke", "compact", "watershed"):
+        caplog.clear()
+        settings = load_settings(overrides=[f"nuclei.segmenter={name}"])
+        inputs.check_inputs(sources, tmp_path / "out", settings, SerialMachine())
+        assert ("takes hours per slide" in caplog.text) == (is_said and "hovernet" in name)
 
 
 def test_a_read_only_folder_is_told(slide_file, tmp_path, monkeypatch, capfd):
