@@ -131,7 +131,7 @@ def test_verify_finds_what_was_damaged(slide_file, smoke, tmp_path):
     run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
     problems, summary = verify_output(tmp_path)
     assert problems == []
-    assert summary.startswith("1 slides, ")
+    assert summary.startswith("1 slide, ")
     columns = tmp_path / "slides/drawn.zarr/tables/cells/X/c"
     chunk = next(path for path in columns.rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
