@@ -44,9 +44,11 @@ bench: $(STAMP)  ## Fast benchmarks, ten minutes; BENCH="name ..." for others
 	@for name in $(BENCH); do echo; echo "== $$name"; \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
+# No benchmarks by themselves: what several of them share.
+SHARED := $(patsubst %,benchmarks/%.py,drawn_cells known_nuclei measured)
 bench-list:  ## All benchmarks: the commands behind the figures about speed and quality
 	@echo "Each prints its own figures; see benchmarks/README.md:"
-	@for file in $(sort $(filter-out benchmarks/measured.py benchmarks/known_nuclei.py,$(wildcard benchmarks/[a-z]*.py))); do echo "  $(BIN)/python $$file"; \
+	@for file in $(sort $(filter-out $(SHARED),$(wildcard benchmarks/[a-z]*.py))); do echo "  $(BIN)/python $$file"; \
 		sed -n '1s/^"""\(.*\)/      \1/;1s/"""$$//;1p' "$$file"; done
 
 OUT ?= out

@@ -15,64 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from drawn_cells import N_DIMENSIONS, assemble, draw_parts
 from measured import Table
 
 from ccrl_wsi.clusters.codebook import save_codebook
 from ccrl_wsi.clusters.kmeans import fit_codebook, sample_rows
 from ccrl_wsi.config import load_settings
-from ccrl_wsi.geometry import Box
 from ccrl_wsi.outputs.anndata_file import export_anndata
 from ccrl_wsi.outputs.geoparquet_file import export_cohort_geoparquet
-from ccrl_wsi.parts import write_part
-from ccrl_wsi.records import Cells, Outlines, SlideInfo
-from ccrl_wsi.store import StoreDescription, assemble_store, open_store
+from ccrl_wsi.store import open_store
 from pipelines.finish import FinishJob, finish_slide
 
-N_DIMENSIONS, CORNERS, PART = 193, 24, 25_000
 SETTINGS = load_settings(overrides=["clusters.n_init=1"])
-
-
-def draw_cells(n: int, seed: int) -> Cells:
-    """``n`` round nuclei anywhere on a large slide."""
-    rng = np.random.default_rng(seed)
-    centre = rng.uniform(100, 80000, (n, 2))
-    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
-    ring = centre[:, None] + 14 * np.column_stack([np.cos(angle), np.sin(angle)])
-    ring[:, -1] = ring[:, 0]
-    unknown = np.full(n, np.nan, np.float32)
-    return Cells(
-        centroid_px=centre,
-        outlines=Outlines(
-            np.round(ring.reshape(-1, 2), 2), np.arange(n + 1, dtype=np.int64) * (CORNERS + 1)
-        ),
-        area_um2=rng.uniform(20, 90, n).astype(np.float32),
-        probability=unknown,
-        nucleus_type=np.zeros(n, np.int16),
-        type_probability=unknown,
-        is_clipped=np.zeros(n, np.bool_),
-        tile=np.zeros((n, 2), np.int32),
-        measurements=rng.normal(size=(n, 2)).astype(np.float32),
-        embedding=rng.normal(size=(n, N_DIMENSIONS)).astype(np.float32),
-        crops=np.zeros((0, 32, 32, 3), np.uint8),
-    )
 
 
 def make_store(folder: Path, name: str, n: int) -> Path:
     """A slide's store."""
-    parts = []
-    for number, start in enumerate(range(0, n, PART)):
-        parts.append(folder / f"{name}-{number:03d}.npz")
-        write_part(parts[-1], draw_cells(min(PART, n - start), number), {"fingerprint": "f"})
-    size = 80200
-    slide = SlideInfo(
-        Path(f"{name}.svs"), name, 0.25, size, size, Box(0, 0, size, size), (1.0,), "", name
-    )
-    described = StoreDescription(
-        slide, "f", ("eccentricity", "haematoxylin_mean"), (), "none", "drawn", "e", 0.25,
-        notes={"patient": name, "group": None},
-    )  # fmt: skip
-    store = folder / f"{name}.zarr"
-    assemble_store(store, parts, described)
+    parts = draw_parts(folder, name, n)
+    store = assemble(folder, name)
     for part in parts:
         part.unlink()
     return store

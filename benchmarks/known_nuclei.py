@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
+from measured import medians, spread
 from whole_job import _THREADS, BLOCK_PX, MPP, draw_block
 
 from ccrl_wsi.config import load_settings
@@ -150,7 +152,7 @@ def run_ours(block: HoVerMaps, side_px: int, network: Any, folder: Path) -> dict
 
     meter = Meter()
     if network is not None:
-        make_fast(network)
+        network = make_fast(network)
     segmenter = OurSegmenter(block, network, meter)
     partitions.segmenter_of = lambda settings: segmenter
     settings = load_settings(
@@ -301,20 +303,49 @@ def random_network() -> Any:
     return build_hovernet(NAME)[0].eval()
 
 
-def compare(side_px: int, *, is_real: bool, threads: int) -> dict[Side, dict[str, Any]]:
-    """Both sides, each in a process of its own; with ``n_known``, ``n_found`` and ``n_lost``."""
+def compare(side_px: int, *, is_real: bool, threads: int, rounds: int) -> Compared:
+    """Both sides in turns, each time in a process of its own."""
     truth = true_centroids(piece(draw_block()[1], 0, 0, (side_px, side_px)))
-    figures: dict[Side, dict[str, Any]] = {}
+    figures: dict[Side, list[dict[str, float]]] = {"engine": [], "ours": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for size_px in (WARM_UP_PX, side_px):
             write_pyramid(slide_of(folder, size_px), draw_positions(size_px), MPP)
-        for side in ("engine", "ours"):
-            figures[side] = _in_its_own_process(side, side_px, folder, threads, is_real)
-            found = np.array(figures[side].pop("centroids")).reshape(-1, 2)
-            counts = {"n_known": len(truth), "n_found": len(found), "n_lost": lost(truth, found)}
-            figures[side] |= counts
-    return figures
+        for number in range(rounds):
+            of_round = folder / f"round{number}"
+            of_round.mkdir()
+            for size_px in (WARM_UP_PX, side_px):
+                slide_of(of_round, size_px).hardlink_to(slide_of(folder, size_px))
+            for side, found_by_round in figures.items():
+                run = _in_its_own_process(side, side_px, of_round, threads, is_real)
+                found = np.array(run.pop("centroids")).reshape(-1, 2)
+                found_by_round.append({**run, "n_found": len(found), "n_lost": lost(truth, found)})
+    return Compared(len(truth), figures["engine"], figures["ours"])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Figures of both sides, round by round."""
+
+    n_known: int
+    engine_rounds: list[dict[str, float]]
+    our_rounds: list[dict[str, float]]
+
+    @property
+    def engine(self) -> dict[str, float]:
+        """Medians."""
+        return medians(self.engine_rounds)
+
+    @property
+    def ours(self) -> dict[str, float]:
+        """Medians."""
+        return medians(self.our_rounds)
+
+    def times_ours(self, figure: Callable[[dict[str, float]], float]) -> tuple[float, str]:
+        """The engine's ``figure`` over ours in the same round: median, and lowest to highest."""
+        pairs = zip(self.engine_rounds, self.our_rounds, strict=True)
+        ratios = [figure(engine) / figure(ours) for engine, ours in pairs]
+        return median(ratios), spread(ratios)
 
 
 def _in_its_own_process(

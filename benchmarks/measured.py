@@ -15,9 +15,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -84,6 +85,16 @@ def in_turns(
             if number >= warm_up:
                 seconds[name].append(clock() - began)
     return seconds
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each figure; a single round is itself."""
+    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
+
+
+def spread(values: Sequence[float]) -> str:
+    """The lowest and the highest."""
+    return f"{_text(float(min(values)))}-{_text(float(max(values)))}"
 
 
 def machine() -> str:

@@ -8,8 +8,8 @@ fitted to the sample, clusters are assigned, the overlay is written; no report, 
 has a process of its own, with one thread a library, and its own peak memory; importing libraries is
 not timed. "written" is what the step hands to the system over the size of the files it made or
 changed: 1 means that nothing is written twice. The finishing step writes what a run would: outlines
-up to a million cells, points above. Each step is done once. ``geojson_speed.py`` has the
-overlay's bound.
+up to a million cells, points above. Each step is done once, or ``--rounds`` times: then medians are
+told. ``geojson_speed.py`` has the overlay's bound.
 """
 
 from __future__ import annotations
@@ -28,69 +28,23 @@ _THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS OPENCV_FOR_THRE
 for _name in _THREADS.split():
     os.environ.setdefault(_name, "1")
 
-import numpy as np
-from measured import Table
+from drawn_cells import N_DIMENSIONS, assemble, draw_parts
+from measured import Table, medians
 
 from ccrl_wsi.clusters.codebook import load_codebook, save_codebook
 from ccrl_wsi.clusters.kmeans import assign, fit_codebook, sample_rows, sample_sizes
 from ccrl_wsi.config import load_settings
-from ccrl_wsi.geometry import Box
 from ccrl_wsi.outputs.overlay import write_slide_overlay
-from ccrl_wsi.parts import write_part
-from ccrl_wsi.records import Cells, Outlines, SlideInfo
-from ccrl_wsi.store import StoreDescription, assemble_store, open_store
+from ccrl_wsi.store import open_store
 from pipelines.embedding_rows import embedding_chunks
 from pipelines.finish import FinishJob, finish_slide
 
-N_DIMENSIONS, CORNERS, PART = 193, 24, 25_000
-SIDE_PX = 200_000
 SETTINGS = load_settings()
 
 
-def draw_cells(n: int, seed: int) -> Cells:
-    """``n`` round nuclei anywhere on a large slide, in eight loose groups of embeddings."""
-    rng = np.random.default_rng(seed)
-    centre = rng.uniform(100, SIDE_PX - 200, (n, 2))
-    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
-    ring = centre[:, None] + 14 * np.column_stack([np.cos(angle), np.sin(angle)])
-    ring[:, -1] = ring[:, 0]
-    unknown = np.full(n, np.nan, np.float32)
-    middles = np.random.default_rng(7).normal(size=(8, N_DIMENSIONS))
-    embedding = rng.standard_normal((n, N_DIMENSIONS), np.float32)
-    embedding += middles[rng.integers(0, 8, n)].astype(np.float32)
-    return Cells(
-        centroid_px=centre,
-        outlines=Outlines(
-            np.round(ring.reshape(-1, 2), 2), np.arange(n + 1, dtype=np.int64) * (CORNERS + 1)
-        ),
-        area_um2=rng.uniform(20, 90, n).astype(np.float32),
-        probability=unknown,
-        nucleus_type=np.zeros(n, np.int16),
-        type_probability=unknown,
-        is_clipped=np.zeros(n, np.bool_),
-        tile=np.zeros((n, 2), np.int32),
-        measurements=rng.standard_normal((n, 2), np.float32),
-        embedding=embedding,
-        crops=np.zeros((0, 32, 32, 3), np.uint8),
-    )
-
-
-def draw_parts(folder: Path, n: int) -> None:
-    """What the partitions of a slide leave."""
-    for number, start in enumerate(range(0, n, PART)):
-        cells = draw_cells(min(PART, n - start), number)
-        write_part(folder / f"part-{number:05d}.npz", cells, {"fingerprint": "f"})
-
-
-def assemble(folder: Path) -> None:
+def assemble_parts(folder: Path) -> None:
     """Parts to a store."""
-    whole = Box(0, 0, SIDE_PX, SIDE_PX)
-    slide = SlideInfo(Path("S.svs"), "S", 0.25, SIDE_PX, SIDE_PX, whole, (1.0,), "", "S")
-    described = StoreDescription(
-        slide, "f", ("eccentricity", "haematoxylin_mean"), (), "none", "drawn", "e", 0.25,
-        notes={"patient": "S", "group": None},
-    )  # fmt: skip
-    assemble_store(folder / "S.zarr", sorted(folder.glob("part-*.npz")), described)
+    assemble(folder, "S")
 
 
 def fit(folder: Path) -> None:
@@ -125,7 +79,7 @@ def finish(folder: Path) -> None:
 
 
 STEPS: dict[str, Callable[[Path], None]] = {
-    "assemble": assemble,
+    "assemble": assemble_parts,
     "fit k-means": fit,
     "finish: assign, store, overlay, seal": finish,
     "of that, reading and assigning": assign_all,
@@ -182,10 +136,11 @@ def main() -> None:
     """Measure every step for every number of cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--rounds", type=int, default=1, help="runs; medians are told")
     parser.add_argument("--folder", type=Path, help="on a disk with room; a temporary one else")
     arguments = parser.parse_args()
     table = Table(
-        f"One slide, {N_DIMENSIONS} dimensions, one thread",
+        f"One slide, {N_DIMENSIONS} dimensions, one thread, medians of {arguments.rounds}",
         (
             "step",
             "cells",
@@ -198,27 +153,38 @@ def main() -> None:
         ),
     )
     for n in arguments.cells:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-            _measure_steps(table, Path(name), n)
+        rounds = []
+        for _ in range(arguments.rounds):
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+                rounds.append(_measure_steps(Path(name), n))
+        for step in STEPS:
+            _add_row(table, step, n, medians([figures[step] for figures in rounds]))
     table.publish("million_cells")
 
 
-def _measure_steps(table: Table, folder: Path, n: int) -> None:
-    measured(draw_parts, folder, n)
+def _measure_steps(folder: Path, n: int) -> dict[str, dict[str, float]]:
+    """Figures of every step; ``new`` are the bytes of the files it made or changed."""
+    measured(draw_parts, folder, "S", n)
+    figures = {}
     for step, work in STEPS.items():
         before = _sizes(folder)
         found = measured(work, folder)
         new = sum(size for key, size in _sizes(folder).items() if key not in before)
-        amplification = found["written"] / new if new else None
-        rate = float(n / found["core"])
-        cells = f"{n:,}"
-        per_cell = f"{new / n:.0f} B" if new else None
-        figures = (found["core"], found["wall"], rate, found["peak_mib"], amplification, per_cell)
-        table.row(step, cells, *figures)
-        print(json.dumps({"step": step, "cells": n, **found}), flush=True)
+        figures[step] = {**found, "new": new}
+        print(json.dumps({"step": step, "cells": n, **figures[step]}), flush=True)
         if step == "assemble":
-            for part in folder.glob("part-*.npz"):
+            for part in folder.glob("S-*.npz"):
                 part.unlink()
+    return figures
+
+
+def _add_row(table: Table, step: str, n: int, found: dict[str, float]) -> None:
+    new = found["new"]
+    amplification = found["written"] / new if new else None
+    per_cell = f"{new / n:.0f} B" if new else None
+    rate = float(n / found["core"])
+    figures = (found["core"], found["wall"], rate, found["peak_mib"], amplification, per_cell)
+    table.row(step, f"{n:,}", *figures)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """How fast slides are read: decoding alone, OpenSlide alone, and what a run reads.
 
-    python benchmarks/reading.py [--slide FILE]    # one minute
+    python benchmarks/reading.py [--slide FILE]    # three minutes
 
-The slide is drawn (4.2 mm2 at 0.25 um per pixel, JPEG, file tiles of 256 px), or the one given.
-The lower bound decodes each file tile of level 0 once, with imagecodecs. "decodes per tile" is
-counted: how often a run's reads (cores of 2048 px with their margins) ask for a file tile that is
-not among the latest 32 MiB, which is what OpenSlide keeps. Medians, in turns, one thread.
+Two slides are drawn (4.2 mm2 at 0.25 um per pixel, JPEG, file tiles of 256 and of 240 px), or the
+one given is read, at its own resolution. The lower bound decodes each file tile of level 0 once,
+with imagecodecs. A run reads cores with their margins: first as it did before it heeded how files
+are stored (in grid order, beside OpenSlide's own cache of 32 MiB), then in the order and beside
+the cache of today, with ``tiles.align_to_file`` off and on, and at half the resolution.
+
+"decodes" is counted: how often a file tile that is needed is not among those kept, on the slide
+and on one of 60,000 px a side. "bytes" is what the process read, in times of reading each file tile
+once: it bears the count out, give or take the blocks that files are read in. Medians, in turns, one
+thread.
 """
 
 from __future__ import annotations
@@ -15,6 +21,8 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -27,17 +35,21 @@ import numpy as np
 import openslide
 import tifffile
 from measured import Table, in_turns
-from whole_job import draw
+from whole_job import MPP, draw_block
 
+from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import Settings, load_settings
-from ccrl_wsi.geometry import Box, PixelGrid
-from ccrl_wsi.records import SlideSource
-from ccrl_wsi.slides.openslide_reader import OpenSlideReader, open_slide
-from ccrl_wsi.slides.resampling import make_grid
-from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
-from pipelines.plan import halo_px
+from ccrl_wsi.geometry import Box
+from ccrl_wsi.records import SlideInfo, SlideSource, Tile
+from ccrl_wsi.slides.openslide_reader import KEPT_BYTES, OpenSlideReader, open_slide
+from ccrl_wsi.slides.pyramid import write_pyramid
+from ccrl_wsi.slides.resampling import read_grid
+from ccrl_wsi.tiles.grid import cut_tiles, group_tiles, reading_order
+from pipelines.slide_grid import core_px, grid_of, halo_px
 
-KEPT_BYTES = 32 << 20
+OPENSLIDES_OWN = 32 << 20
+LARGE_PX = 60_000
+BLOCKS = 8
 
 
 def main() -> None:
@@ -47,48 +59,167 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.slide or draw((8, 8), Path(folder))
-        compare(path, arguments.rounds)
+        paths = (
+            [arguments.slide] if arguments.slide else map(partial(draw, Path(folder)), (256, 240))
+        )
+        for path in paths:
+            compare(path, arguments.rounds)
+
+
+def draw(folder: Path, tile_px: int) -> Path:
+    """A slide of so large file tiles, with its level of half the resolution left out."""
+    path = folder / f"tiles{tile_px}.tif"
+    rgb = np.tile(draw_block()[0], (BLOCKS, BLOCKS, 1))
+    write_pyramid(path, rgb, MPP, tile_px=tile_px, levels=1, compression="jpeg")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run reads of a slide, and beside which cache."""
+
+    reader: OpenSlideReader
+    settings: Settings
+    kept_bytes: int = KEPT_BYTES
+    order: Callable[[tuple[Tile, ...]], list[Tile]] = reading_order
+
+    @property
+    def core_px(self) -> int:
+        """Side of its cores."""
+        info = self.reader.info
+        return core_px(info, grid_of(info, self.settings), self.settings)
+
+    def boxes(self, info: SlideInfo) -> Iterator[Box]:
+        """What each tile sees, in the order it is read."""
+        tiles, grid = self.settings.tiles, grid_of(info, self.settings)
+        core = core_px(info, grid, self.settings)
+        cut = cut_tiles(grid.extent, core, halo_px(self.settings, grid.mpp))
+        for partition in group_tiles(cut, tiles.partition_side, lambda core: True):
+            yield from (tile.read for tile in self.order(partition.tiles))
+
+    def read(self) -> None:
+        """Read it."""
+        self.reader._handle.set_cache(openslide.OpenSlideCache(self.kept_bytes))
+        grid = grid_of(self.reader.info, self.settings)
+        for box in self.boxes(self.reader.info):
+            self.reader.read(box, grid)
+
+    def decodes(self, side_px: int | None = None) -> float:
+        """Decodes per file tile of level 0, of the slide or of a square one of ``side_px``."""
+        info = self.reader.info
+        if side_px:
+            whole = Box(0, 0, side_px, side_px)
+            info = replace(info, width_px=side_px, height_px=side_px, bounds_px=whole)
+        tile = info.level_tiles_px[0]
+        if tile is None:
+            raise SystemExit("This file does not say how large its tiles are.")
+        counter = DecodeCounter(tile, (info.width_px, info.height_px), self.kept_bytes)
+        grid = grid_of(info, self.settings)
+        for box in self.boxes(info):
+            read_grid(counter.note, info, box, grid)
+        return counter.per_tile
+
+
+class DecodeCounter:
+    """Counts decodes of level 0, as OpenSlide goes about it: from the last row to the first.
+
+    Parameters
+    ----------
+    tile, size
+        Width and height of a file tile and of the level.
+    kept_bytes
+        The latest tiles are kept as long as they need no more.
+    """
+
+    def __init__(self, tile: tuple[int, int], size: tuple[int, int], kept_bytes: int) -> None:
+        self.tile, self.size = tile, size
+        self.n_kept = kept_bytes // (4 * tile[0] * tile[1])
+        self.kept: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self.n_decodes = 0
+
+    @property
+    def per_tile(self) -> float:
+        """Decodes of each file tile, on average."""
+        n_columns, n_rows = (-(-n // side) for n, side in zip(self.size, self.tile, strict=True))
+        return self.n_decodes / (n_columns * n_rows)
+
+    def note(self, level: int, box: Box) -> ByteArray:
+        """Count what reading ``box`` decodes; the pixels are none."""
+        if level != 0:
+            raise ValueError("only level 0 is counted")
+        seen = box.clipped(Box(0, 0, *self.size))
+        width, height = self.tile
+        for row in reversed(range(seen.top // height, -(-seen.bottom // height))):
+            for column in reversed(range(seen.left // width, -(-seen.right // width))):
+                self.n_decodes += (row, column) not in self.kept
+                self.kept[row, column] = None
+                self.kept.move_to_end((row, column))
+                if len(self.kept) > self.n_kept:
+                    self.kept.popitem(last=False)
+        return np.zeros((box.height, box.width, 3), np.uint8)
 
 
 def compare(path: Path, rounds: int) -> None:
     """Print the table for one slide."""
-    settings = load_settings()
-    reader = open_slide(SlideSource(path, "slide"), settings.slides)
-    info = reader.info
-    whole = Box(0, 0, info.width_px, info.height_px)
-    side = _tile_side(path)
-    mm2 = whole.area * info.mpp**2 / 1e6
-    coarse = load_settings(overrides=[f"tiles.mpp={2 * info.mpp}"])
-    grids = {s: make_grid(info, s.tiles.mpp, s.tiles.mpp_tolerance) for s in (settings, coarse)}
+    reader = open_slide(SlideSource(path, "slide"), load_settings().slides)
+    info, side = reader.info, _tile_side(path)
+    runs = runs_of(reader)
+    plain = "OpenSlide, one file tile at a time"
     works: dict[str, Callable[[], object]] = {
-        "decode each file tile once": lambda: decode_once(path),
-        "OpenSlide, one file tile at a time": lambda: read_blocks(path, side),
-        "OpenSlide, 2048 px at a time": lambda: read_blocks(path, 2048),
-        "a run: cores and margins": lambda: read_run(reader, grids[settings], settings),
-        "a run at half the resolution": lambda: read_run(reader, grids[coarse], coarse),
+        "decode each file tile once": partial(decode_once, path),
+        plain: partial(read_blocks, path, side),
+        "OpenSlide, 2048 px at a time": partial(read_blocks, path, 2048),
+        **{name: run.read for name, run in runs.items()},
     }
-    found = {name: median(s) for name, s in _in_turns(works, rounds).items()}
-    decodes = {
-        "decode each file tile once": 1.0,
-        "OpenSlide, one file tile at a time": 1.0,
-        "a run: cores and margins": decodes_per_tile(
-            boxes_of_run(grids[settings], settings), whole, side
-        ),
-    }
+    n_bytes = {name: bytes_read(work) for name, work in works.items()}
+    found = in_turns(works, rounds=rounds, clock=process_time)
+    mm2 = info.width_px * info.height_px * info.mpp**2 / 1e6
     table = Table(
         f"Reading {mm2:.1f} mm2 at {info.mpp:g} um per pixel, file tiles of {side} px",
-        ("path", "core-s/mm2", "Mpx/s of level 0", "times OpenSlide", "decodes per tile"),
+        ("path", "core-s/mm2", "Mpx/s", "times OpenSlide", "bytes", "decodes", "of a large slide"),
     )
-    plain = found["OpenSlide, one file tile at a time"]
-    for name, seconds in found.items():
-        rate = whole.area / seconds / 1e6
-        table.row(name, seconds / mm2, rate, seconds / plain, decodes.get(name))
+    for name, times in found.items():
+        seconds, run = median(times), runs.get(name)
+        table.row(
+            name,
+            seconds / mm2,
+            info.width_px * info.height_px / seconds / 1e6,
+            seconds / median(found[plain]),
+            None if n_bytes[plain] == 0 else n_bytes[name] / n_bytes[plain],
+            run.decodes() if run else None,
+            run.decodes(LARGE_PX) if run else None,
+        )
     table.publish("reading")
 
 
-def _in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    return in_turns(works, rounds=rounds, clock=process_time)
+def runs_of(reader: OpenSlideReader) -> dict[str, Run]:
+    """What runs read, by name."""
+    mpp = f"tiles.mpp={reader.info.mpp}"
+    as_set = load_settings(overrides=[mpp, "tiles.align_to_file=false"])
+    aligned = load_settings(overrides=[mpp])
+    half = load_settings(overrides=[f"tiles.mpp={2 * reader.info.mpp}"])
+    after = Run(reader, aligned)
+    return {
+        "a run before: grid order, 32 MiB kept": Run(reader, as_set, OPENSLIDES_OWN, list),
+        "a run, cores of 2048 px as set": Run(reader, as_set),
+        f"a run, aligned: {after.core_px} px": after,
+        "a run at half the resolution": Run(reader, half),
+    }
+
+
+def bytes_read(work: Callable[[], object]) -> int:
+    """What this process reads from files meanwhile; 0 where the system does not tell."""
+    before = _bytes_so_far()
+    work()
+    return _bytes_so_far() - before
+
+
+def _bytes_so_far() -> int:
+    try:
+        text = Path("/proc/self/io").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return int(text.split("rchar: ")[1].split()[0])
 
 
 def _tile_side(path: Path) -> int:
@@ -113,35 +244,6 @@ def read_blocks(path: Path, side: int) -> None:
             for left in range(0, width, side):
                 size = min(side, width - left), min(side, height - top)
                 _on_white(_read_region(slide, (left, top), 0, size))
-
-
-def read_run(reader: OpenSlideReader, grid: PixelGrid, settings: Settings) -> None:
-    """What a run reads, in its order."""
-    for box in boxes_of_run(grid, settings):
-        reader.read(box, grid)
-
-
-def boxes_of_run(grid: PixelGrid, settings: Settings) -> Iterator[Box]:
-    """What each tile sees, partition by partition."""
-    tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
-    for partition in group_tiles(tiles, settings.tiles.partition_side, lambda core: True):
-        yield from (tile.read for tile in partition.tiles)
-
-
-def decodes_per_tile(boxes: Iterator[Box], whole: Box, side: int) -> float:
-    """How often each file tile is decoded when the latest ``KEPT_BYTES`` are kept."""
-    kept: OrderedDict[tuple[int, int], None] = OrderedDict()
-    n_kept, n_decodes = KEPT_BYTES // (4 * side**2), 0
-    for box in boxes:
-        for row in range(box.top // side, -(-box.bottom // side)):
-            for column in range(box.left // side, -(-box.right // side)):
-                n_decodes += (row, column) not in kept
-                kept[row, column] = None
-                kept.move_to_end((row, column))
-                if len(kept) > n_kept:
-                    kept.popitem(last=False)
-    n_tiles = int(np.prod([-(-length // side) for length in (whole.width, whole.height)]))
-    return n_decodes / n_tiles
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ A hundred slides of 1024 partitions go through the real driver and two Dask work
 return at once. Messages are those of a run: boxes, paths and settings out, a tally back. The bound
 is the same number of bare `client.submit` of an empty function with as much in flight. The
 driver's memory is read as each slide ends: it must not grow with the cohort. What grew were Dask's
-logs of messages, which hold whole jobs and are full after 2000 partitions, and the names it keeps
-of the last 100,000 tasks. Both are held short (`pipelines.dask_clusters`, `pipelines.executors`).
+logs of messages, which hold whole jobs and are full after 2000 partitions, a line for each task
+in its spans, and the names of the last 100,000 tasks. All are held short (`pipelines.executors`,
+`pipelines.dask_clusters`).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def plan_of(source: SlideSource) -> SlidePlan:
     grid = PixelGrid(0.25, 1.0, (0, 0), N_SIDE_PX, N_SIDE_PX)
     tiles = cut_tiles(grid.extent, CORE_PX, HALO_PX)
     partitions = tuple(group_tiles(tiles, 2, lambda core: True))
-    return SlidePlan(source, info, grid, 1000.0, partitions, "f" * 16, ())
+    return SlidePlan(source, info, grid, 2048, 1000.0, partitions, "f" * 16, ())
 
 
 def do_nothing(job: Job) -> OpenedJob | Tally | int:

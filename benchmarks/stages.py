@@ -36,9 +36,10 @@ from ccrl_wsi.nuclei.tile_maps import Question, cut_windows
 from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
 from ccrl_wsi.records import SlideInfo, SlideSource, Tile
 from ccrl_wsi.slides.openslide_reader import OpenSlideReader, open_slide
+from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.tiles.grid import cut_tiles
-from pipelines.plan import halo_px, make_grid
 from pipelines.resolved_settings import resolved
+from pipelines.slide_grid import halo_px
 from pipelines.stopwatch import Stopwatch
 from pipelines.tile_pass import SlideView, TilePixels, cells_of_tile
 from pipelines.tools import encoder_of, segmenter_of

@@ -8,7 +8,8 @@ real code, from decoding to the finished store and overlay: instance extraction 
 outlines, measurements, crops, morphology embedding, parts, assembly, assignment, GeoJSON.
 The budget is 3 core-seconds per mm2; TIAToolbox 2.1 with a network that costs nothing takes 12 to
 21 without crops, embedding and clusters. Each slide is done in a process of its own, so that peak
-memory is its own. Cost and memory that do not grow with the area have ratios near 1.
+memory is its own; once, or ``--rounds`` times in turns: then medians are told. Cost and memory that
+do not grow with the area have ratios near 1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ for _name in _THREADS.split():
     os.environ.setdefault(_name, "1")
 
 import numpy as np
-from measured import Table
+from measured import Table, medians
 
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.nuclei.hovernet_instances import extract_instances
@@ -171,6 +172,9 @@ def main() -> None:
         default=["4x4", "4x8", "8x8", "8x16"],
         help="rows x columns of 1024 px, for each slide",
     )
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="runs of each slide; medians are told"
+    )
     parser.add_argument("--draw", type=shape, help=argparse.SUPPRESS)
     parser.add_argument("--run", type=shape, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -181,21 +185,25 @@ def main() -> None:
         path = slide_in(arguments.folder, arguments.run)
         print(json.dumps(run_slide(path, arguments.run)))
     else:
-        compare(arguments.blocks)
+        compare(arguments.blocks, arguments.rounds)
 
 
 STAGES = ("segment", "read", "measure", "outline", "crop")
 
 
-def compare(slides: list[str]) -> None:
+def compare(slides: list[str], rounds: int) -> None:
     """Print cost per area, and how cost and memory grow with it."""
-    results: list[dict[str, float]] = []
+    runs: dict[str, list[dict[str, float]]] = {blocks: [] for blocks in slides}
     with tempfile.TemporaryDirectory() as folder:
         for blocks in slides:
             in_its_own_process("--draw", blocks, "--folder", folder)
-            results.append(json.loads(in_its_own_process("--run", blocks, "--folder", folder)))
+        for blocks in slides * rounds:
+            run = json.loads(in_its_own_process("--run", blocks, "--folder", folder))
+            runs[blocks].append(run)
+    results = [medians(of_slide) for of_slide in runs.values()]
     table = Table(
-        f"Everything but the network, core-seconds per mm2 (budget {BUDGET:g})",
+        f"Everything but the network, core-seconds per mm2 (budget {BUDGET:g}), "
+        f"medians of {rounds}",
         ("mm2", "cells", "all", "to 1st", "MiB", "MiB to 1st", "instances", *STAGES[1:], "rest"),
     )
     first = results[0]

@@ -20,6 +20,8 @@ from ccrl_wsi.section import Positive as Positive
 from ccrl_wsi.section import Section as Section
 from ccrl_wsi.settings_tree import load_tree
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 def _in_order(
     low: str, low_value: float, high: str, high_value: float, *, may_meet: bool = False
@@ -105,6 +107,11 @@ class TileSettings(Section):
     core_px: int = Field(
         2048, ge=64, multiple_of=8, description="Side of the area a tile answers for."
     )
+    align_to_file: bool = Field(
+        True,
+        description="Where a stored level is used, cores end where the file's own tiles do, if "
+        "that changes core_px by an eighth at most and saves decodes (2160 for tiles of 240 px).",
+    )
     halo_um: float = Field(32.0, ge=0, description="Extra margin; larger than any nucleus.")
     partition_side: int = Field(2, ge=1, description="A partition is this many tiles squared.")
 
@@ -173,7 +180,7 @@ class NucleiSettings(Section):
         "pixels in others. CPU cores take one window. A TIAToolbox ModelABC takes so many windows "
         "at once, of whatever size, on every device.",
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "auto", description="auto: bfloat16 where CUDA has it, float16 on older GPUs, else float32."
     )
     boundary_scale: Literal["fixed", "tile"] = Field(
@@ -232,6 +239,12 @@ class EmbeddingSettings(Section):
         None, description="imagenet, imagenet50: local weight file; null: torchvision's download."
     )
     batch_size: int = Field(1024, ge=1, description="Crops the network takes at once.")
+    precision: Precision = Field(
+        "float32",
+        description="What networks compute in. float32: embeddings are what is measured, and do "
+        "not depend on the device beyond rounding; others are faster where the device has them. "
+        "auto: as nuclei.precision.",
+    )
 
 
 class OverlaySettings(Section):
@@ -333,10 +346,11 @@ CELL_SECTIONS = ("tissue", "tiles", "nuclei", "crops", "embedding")
 
 NOT_IN_CELLS = {
     "tissue": ("regions",),
+    "tiles": ("align_to_file",),
     "nuclei": ("weights", "batch_size"),
     "embedding": ("encoder", "weights", "batch_size"),
 }
-"""Of those, what does not: places of files, whose content is asked instead, and batches."""
+"""Of those, what does not: batches, and what is asked of the slide or the file instead."""
 
 CELLS_VERSION = 1
 """Raised when the same settings give other cells, so that old and new ones are never mixed."""
@@ -354,8 +368,8 @@ def load_settings(
 def cell_settings(settings: Settings) -> dict[str, Any]:
     """The settings that decide which cells there are and what their vectors are, as plain JSON.
 
-    The pixel size, drawn regions and networks are not among them: a slide's identity and the
-    models' fingerprints hold their content.
+    The pixel size, cores aligned to a file's tiles, drawn regions and networks are not among them:
+    a slide's identity and the models' fingerprints hold their content.
     """
     tree = settings.model_dump(mode="json")
     kept = {name: tree[name] for name in CELL_SECTIONS}
@@ -364,6 +378,8 @@ def cell_settings(settings: Settings) -> dict[str, Any]:
             del kept[section][name]
     # What suits the device changes rounding only: results of the earlier default stay valid.
     kept["nuclei"]["window_px"] = kept["nuclei"]["window_px"] or 1024
+    if kept["embedding"]["precision"] == "float32":
+        del kept["embedding"]["precision"]  # As before there was a choice.
     return {"version": CELLS_VERSION, **kept}
 
 

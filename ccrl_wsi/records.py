@@ -49,6 +49,9 @@ class SlideInfo:
         OpenSlide's name of the format.
     content_key
         A hash that identifies the pixels, from the file rather than its name or date.
+    level_tiles_px
+        Width and height of each level's own tiles, in pixels of the level; None where the file
+        does not say.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class SlideInfo:
     level_downsamples: tuple[float, ...]
     vendor: str
     content_key: str
+    level_tiles_px: tuple[tuple[int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import dask
 from dask.system import cpu_count
 from distributed import Client, LocalCluster, SpecCluster, WorkerPlugin
+from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.security import Security
+from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
 
 from ccrl_wsi.errors import ConfigError, RunStopped
@@ -58,6 +60,23 @@ FOR_DEVELOPERS = {
 By itself it holds the last 1000 messages of every connection, each with whole jobs, and looks at
 clocks, disks and stacks up to a hundred times a second.
 """
+
+
+class SpansThatForget(SpansSchedulerExtension):  # type: ignore[misc]  # distributed is untyped
+    """What Dask keeps of all tasks together, without the line it adds for each of them."""
+
+    def observe_tasks(self, *told: Any, **named: Any) -> Any:
+        """Called by the scheduler with new tasks."""
+        if "span_metadata" in named:
+            named["span_metadata"] = {}
+        return super().observe_tasks(*told, **named)
+
+
+def _scheduler_options() -> dict[str, Any]:
+    extensions = {**DEFAULT_EXTENSIONS, "spans": SpansThatForget}
+    if not dask.config.get("distributed.scheduler.work-stealing"):
+        del extensions["stealing"]
+    return {"extensions": extensions}
 
 
 def library_threads(partitions_at_once: int, cores: int | None = None) -> dict[str, str]:
@@ -191,7 +210,7 @@ def _local(machine: LocalMachine) -> LocalCluster:
             memory_limit=machine.memory_limit,
             host="127.0.0.1",
             dashboard_address=machine.dashboard,
-            scheduler_kwargs={"allowed_failures": DEATHS, **_dashboard(machine)},
+            scheduler_kwargs={"allowed_failures": DEATHS, **_scheduler(machine)},
             env=environment,
             silence_logs=40,
         )
@@ -213,10 +232,11 @@ def fitting_workers(memory_gib: float = MEMORY_OF_A_WORKER_GIB) -> int:
     return max(1, min(cores, int(MEMORY_LIMIT // (memory_gib * 2**30))))
 
 
-def _dashboard(machine: LocalMachine | GpuMachine) -> dict[str, Any]:
+def _scheduler(machine: LocalMachine | GpuMachine) -> dict[str, Any]:
     # Any free port: another run on this computer has the usual one.
     address = machine.dashboard or "127.0.0.1:0"
-    return {"dashboard": machine.dashboard is not None, "dashboard_address": address}
+    shown = {"dashboard": machine.dashboard is not None, "dashboard_address": address}
+    return {**shown, **_scheduler_options()}
 
 
 DEATHS = 1
@@ -247,7 +267,7 @@ def _one_worker_per_gpu(machine: GpuMachine) -> SpecCluster:
         }
         for gpu in chosen
     }
-    options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_dashboard(machine)}
+    options = {"host": "127.0.0.1", "allowed_failures": DEATHS, **_scheduler(machine)}
     scheduler = {"cls": Scheduler, "options": options}
     with dask.config.set(_before_it_starts(environment)):
         return SpecCluster(scheduler=scheduler, workers=workers)
@@ -269,6 +289,7 @@ def _slurm(machine: SlurmMachine) -> SpecCluster:
     except ImportError:
         raise ConfigError('SLURM needs dask-jobqueue: pip install "ccrl-wsi[slurm]".') from None
     options = machine.cluster_options()
+    options["scheduler_options"].update(_scheduler_options())
     environment = library_threads(machine.partitions_at_once, machine.cores)
     exports = [f"export {name}={value}" for name, value in environment.items()]
     # The user's own lines come later and are right.

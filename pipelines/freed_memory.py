@@ -17,9 +17,11 @@ from typing import Any
 
 log = logging.getLogger("ccrl_wsi")
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-_NEVER, _NONE, _USUAL = -1, 0, 65536
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_NEVER = -1
 _LARGEST_IMAGE = 64 << 20
+_LARGEST_MAP = 160 << 20
+"""Of those a network makes by the dozen. Larger ones live long: kept, they would leave holes."""
 _LEFT_FREE = 256 << 20
 
 _CHANGING = Lock()
@@ -32,7 +34,7 @@ ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 
 @contextmanager
 def freed_memory_kept(*, of_network: bool) -> Iterator[None]:
-    """Keep up to 256 MB for the next tile; and all that a network needs, until the block ends.
+    """Keep up to 256 MB for the next tile; and what a network needs, until the block ends.
 
     A tenth of a tile's time went into fresh pages, and a fifth to a quarter of a network's on CPU
     cores. After the last such block a network's memory is given back, because Dask stops workers
@@ -54,9 +56,8 @@ def _begin(library: Any, of_network: bool) -> None:
     global _networks
     with _CHANGING:
         _networks += of_network
-        _switch(library, _MMAP_THRESHOLD, _LARGEST_IMAGE)
+        _switch(library, _MMAP_THRESHOLD, _LARGEST_MAP if _networks else _LARGEST_IMAGE)
         _switch(library, _TRIM_THRESHOLD, _NEVER if _networks else _LEFT_FREE)
-        _switch(library, _MMAP_MAX, _NONE if _networks else _USUAL)
 
 
 def _end(library: Any) -> None:
@@ -66,7 +67,7 @@ def _end(library: Any) -> None:
         _networks -= 1
         if not _networks:
             _switch(library, _TRIM_THRESHOLD, _LEFT_FREE)
-            _switch(library, _MMAP_MAX, _USUAL)
+            _switch(library, _MMAP_THRESHOLD, _LARGEST_IMAGE)
             library.malloc_trim(0)
 
 

@@ -22,6 +22,8 @@ class SlidePlan:
 
     Parameters
     ----------
+    core_px
+        Side of the tiles' cores in grid pixels.
     tissue_mm2
         Area to be looked at.
     fingerprint
@@ -33,6 +35,7 @@ class SlidePlan:
     source: SlideSource
     info: SlideInfo
     grid: PixelGrid
+    core_px: int
     tissue_mm2: float
     partitions: tuple[Partition, ...]
     fingerprint: str

@@ -33,7 +33,7 @@ from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import Tissue, find_tissue
 from ccrl_wsi.wording import counted
 from pipelines.output_folder import check_writable
-from pipelines.plan import halo_px
+from pipelines.slide_grid import halo_px
 from pipelines.tile_pass import SlideView
 from pipelines.tools import segmenter_of
 

@@ -59,6 +59,7 @@ class Models:
             notes={
                 "patient": source.patient,
                 "group": source.group,
+                "core_px": plan.core_px,
                 "tissue_mm2": tissue_seen_mm2(plan, tally),
                 "n_clipped": tally.n_clipped,
                 "n_tiles_skipped": tally.n_skipped,

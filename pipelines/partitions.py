@@ -1,7 +1,7 @@
 """One partition, from pixels to a part on disk: what a worker does in one go.
 
 Three lanes work at the same time: pixels are read ahead of the network, and nuclei are found,
-measured and cut out behind it. Their order is kept, so that threads change no byte.
+measured and cut out behind it. The order of tiles is kept, so that threads change no byte.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ccrl_wsi.interfaces import Maps, NetworkSegmenter, Prediction, Segmenter, S
 from ccrl_wsi.measurement_names import MEASUREMENTS
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.records import Cells, Segmentation, Tile
+from ccrl_wsi.tiles.grid import reading_order
 from pipelines.faults import telling
 from pipelines.freed_memory import freed_memory_kept
 from pipelines.jobs import PartitionJob, Tally
@@ -117,24 +118,24 @@ class _Pass:
 
     def cells(self) -> tuple[Cells, int, list[Tile]]:
         """All cells, not embedded yet; how many crops were read again, and tiles left out."""
-        found = [Cells.empty(len(MEASUREMENTS), 0, self.job.settings.crops.rule[1])]
-        n_again, skipped = 0, []
-        behind = self.lanes.behind
+        tiles, behind = self.job.partition.tiles, self.lanes.behind
         # One more than there are threads, so that none is idle while the network is asked.
         finished = in_order(
             self._finish, self._seen(), threads=behind, at_once=behind + 1, name="nuclei"
         )
-        for tile, done in zip(self.job.partition.tiles, finished, strict=True):
-            if done is None:
-                skipped.append(tile)
-                continue
-            found.append(done[0])
-            n_again += done[1]
-        return Cells.concat(found), n_again, skipped
+        # Rows are in grid order, whatever the order tiles are read in.
+        by_tile = dict(zip(reading_order(tiles), finished, strict=True))
+        found = [done for tile in tiles if (done := by_tile[tile]) is not None]
+        none = Cells.empty(len(MEASUREMENTS), 0, self.job.settings.crops.rule[1])
+        return (
+            Cells.concat([none, *(cells for cells, _ in found)]),
+            sum(n_again for _, n_again in found),
+            [tile for tile in tiles if by_tile[tile] is None],
+        )
 
     def _seen(self) -> Iterator[_Seen]:
-        """The tiles in order, as the network is asked about them."""
-        tiles, lanes = self.job.partition.tiles, self.lanes
+        """The tiles as the network is asked about them."""
+        tiles, lanes = reading_order(self.job.partition.tiles), self.lanes
         pixels = in_order(
             self._read, tiles, threads=lanes.readers, at_once=lanes.ahead + 1, name="reader"
         )

@@ -9,22 +9,18 @@ from typing import BinaryIO
 
 from ccrl_wsi.config import Settings, fingerprint
 from ccrl_wsi.errors import StoreError
-from ccrl_wsi.geometry import um_to_px
 from ccrl_wsi.interfaces import SlideReader
 from ccrl_wsi.parts import part_manifest
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.regions import regions_digest
-from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
 from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
 from pipelines.jobs import PartitionJob, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder
-
-POOLING_PX = 8
-"""The networks halve an image three times."""
+from pipelines.slide_grid import core_px, grid_of, halo_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,9 @@ def identify_slide(source: SlideSource, settings: Settings, models: str) -> Open
     drawn = settings.tissue.method == "geojson"
     regions = regions_digest(info, settings.tissue) if drawn else ""
     identity = f"{info.content_key} {info.mpp} {models} {regions}"
+    core = core_px(info, grid_of(info, settings), settings)
+    if core != settings.tiles.core_px:
+        identity += f" core_px={core}"
     return OpenedSlide(source, reader, fingerprint(settings, identity))
 
 
@@ -71,13 +70,14 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         If the slide cannot be decoded.
     """
     reader, info = opened.reader, opened.info
-    grid = make_grid(info, settings.tiles.mpp, settings.tiles.mpp_tolerance)
+    grid = grid_of(info, settings)
     thumbnail = read_thumbnail(reader, settings.tissue.mpp)
     tissue = find_tissue(thumbnail, info, settings.tissue)
     folder.make(folder.work(info.slide_id))
     tissue.to_npz(folder.tissue(info.slide_id))
     folder.publish(folder.tissue(info.slide_id))
-    tiles = cut_tiles(grid.extent, settings.tiles.core_px, halo_px(settings, grid.mpp))
+    core = core_px(info, grid, settings)
+    tiles = cut_tiles(grid.extent, core, halo_px(settings, grid.mpp))
     partitions = group_tiles(
         tiles, settings.tiles.partition_side, lambda core: tissue.touches(core, grid)
     )
@@ -85,6 +85,7 @@ def plan_slide(opened: OpenedSlide, settings: Settings, folder: OutputFolder) ->
         source=opened.source,
         info=info,
         grid=grid,
+        core_px=core,
         tissue_mm2=tissue.area_um2 / 1e6,
         # One partition without tiles carries the columns of a slide without cells.
         partitions=partitions or (Partition(0, ()),),
@@ -111,14 +112,6 @@ def _size_of(path: Path) -> int:
     except OSError:
         return 0
     return size
-
-
-def halo_px(settings: Settings, mpp: float) -> int:
-    """The halo in whole steps of the networks' coarsest layer, as ``core_px`` is.
-
-    A pixel then has the same place in the network's pooling windows whichever tile reads it.
-    """
-    return -(-um_to_px(settings.tiles.halo_um, mpp) // POOLING_PX) * POOLING_PX
 
 
 def job_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from unittest import mock
@@ -12,13 +13,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from ccrl_wsi.config import load_settings
 from ccrl_wsi.geometry import Box
+from ccrl_wsi.slides.array_reader import open_array
 from pipelines.jobs import Tally
 from pipelines.stopwatch import Event
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-SHARED = {"measured", "known_nuclei"}
+SHARED = {"drawn_cells", "known_nuclei", "measured"}
 NAMES = {file.stem for file in FOLDER.glob("*.py")} - SHARED
 
 
@@ -51,26 +54,52 @@ def test_each_says_in_a_line_what_it_is_and_how_it_is_called(name):
     assert f"python benchmarks/{name}.py" in rest.partition('"""')[0]
 
 
+def decodes(benchmark, boxes, size, n_kept=128):
+    counter = benchmark("reading").DecodeCounter((256, 128), size, n_kept * 4 * 256 * 128)
+    for box in boxes:
+        counter.note(0, box)
+    return counter.per_tile
+
+
 @pytest.mark.parametrize(
     ("boxes", "expected"),
     [
-        ([Box(0, 0, 512, 512)], 1.0),
+        ([Box(0, 0, 512, 256)], 1.0),
         # The second read finds its tile among those kept.
-        ([Box(0, 0, 512, 512), Box(0, 0, 256, 256)], 1.0),
+        ([Box(0, 0, 512, 256), Box(0, 0, 256, 128)], 1.0),
         ([Box(0, 0, 100, 100)], 0.25),
         # Two tiles on a seam are both needed.
         ([Box(255, 0, 2, 1)], 0.5),
+        # There are none outside the slide.
+        ([Box(-300, 0, 800, 900)], 1.0),
     ],
 )
 def test_decodes_are_counted_by_file_tile(benchmark, boxes, expected):
-    decodes_per_tile = benchmark("reading").decodes_per_tile
-    assert decodes_per_tile(iter(boxes), Box(0, 0, 512, 512), 256) == expected
+    assert decodes(benchmark, boxes, (512, 256)) == expected
 
 
 def test_a_tile_that_is_no_longer_kept_is_decoded_again(benchmark):
-    row = Box(0, 0, 129 * 256, 256)  # 128 of its tiles are kept
-    whole = Box(0, 0, 129 * 256, 256)
-    assert benchmark("reading").decodes_per_tile(iter([row, row]), whole, 256) == 2.0
+    row = Box(0, 0, 129 * 256, 128)  # 128 of its tiles are kept
+    assert decodes(benchmark, [row, row], (129 * 256, 128)) == 2.0
+
+
+def test_of_a_region_the_first_row_is_decoded_last(benchmark):
+    column = Box(0, 0, 256, 3 * 128)
+    first, last = Box(0, 0, 256, 128), Box(0, 2 * 128, 256, 128)
+    assert decodes(benchmark, [column, first], (256, 3 * 128), n_kept=1) == 1.0
+    assert decodes(benchmark, [column, last], (256, 3 * 128), n_kept=1) == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize("tile_px", [240, 256, 512])
+def test_a_run_decodes_little_twice(benchmark, tile_px):
+    reading = benchmark("reading")
+    info = open_array([np.zeros((4, 4, 3), np.uint8)], 0.25).info
+    info = replace(info, level_tiles_px=((tile_px, tile_px),))
+    run = reading.Run(mock.Mock(info=info), load_settings())
+    before = replace(run, kept_bytes=reading.OPENSLIDES_OWN, order=list)
+    # At least what lies in two margins of partitions of 4096 px.
+    assert run.decodes(20_000) < {240: 1.12, 256: 1.13, 512: 1.26}[tile_px]
+    assert before.decodes(20_000) > run.decodes(20_000) + 0.2
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4x8", (4, 8)), ("8", (8, 8))])

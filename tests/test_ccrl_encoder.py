@@ -178,7 +178,48 @@ def test_the_gpu_agrees_with_the_cpu(path):
     cpu = CcrlEncoder(path, "cpu", 64)(crops(32), NO_MEASUREMENTS)
     gpu = CcrlEncoder(path, "cuda", 64)(crops(32), NO_MEASUREMENTS)
 
-    np.testing.assert_allclose(gpu, cpu, rtol=1e-2, atol=1e-2 * np.abs(cpu).max())
+    np.testing.assert_allclose(gpu, cpu, rtol=1e-4, atol=1e-4 * np.abs(cpu).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["auto", "bfloat16", "float16"])
+def test_half_precision_on_a_gpu_points_the_same_way(path, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA on this machine")
+
+    cpu = CcrlEncoder(path, "cpu", 64)(crops(32), NO_MEASUREMENTS)
+    gpu = CcrlEncoder(path, "cuda", 64, precision)(crops(32), NO_MEASUREMENTS)
+
+    assert cosines(gpu, cpu).min() > 0.999
+
+
+def cosines(one, other):
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(axis=1) / lengths
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "least"),
+    [
+        ("auto", torch.float32, 1),
+        ("bfloat16", torch.bfloat16, 0.999),
+        ("float16", torch.float16, 0.99999),
+    ],
+)
+def test_lower_precision_is_computed_and_points_the_same_way(path, precision, dtype, least):
+    plain = CcrlEncoder(path, "cpu", 64)(crops(32), NO_MEASUREMENTS)
+    encoder, seen = CcrlEncoder(path, "cpu", 64, precision), set()
+    for layer in encoder._network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda *said: seen.add(said[-1].dtype))
+
+    found = encoder(crops(32), NO_MEASUREMENTS)
+
+    assert seen == {dtype}
+    assert found.dtype == np.float32
+    assert (found.tobytes() == plain.tobytes()) == (dtype == torch.float32)
+    assert cosines(found, plain).min() >= least - 1e-6
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_gpu_is_given_few_batches_ahead_and_nothing_of_another_thread_between(

@@ -191,3 +191,16 @@ def test_paths_of_encoders_become_absolute_and_their_names_stay(encoder, absolut
     settings = load_settings(overrides=[f"embedding.encoder={encoder}"])
     found = with_absolute_paths(settings).embedding.encoder
     assert found == (str(Path(encoder).absolute()) if absolute else encoder)
+
+
+def test_results_from_before_encoders_had_a_precision_stay_valid():
+    cells = cell_settings(READY)
+    assert "precision" not in cells["embedding"]
+    assert "align_to_file" not in cells["tiles"]
+    base = READY.model_dump(mode="json")
+    prints = {
+        fingerprint(load_settings(overrides=[f"embedding.precision={name}"], base=base))
+        for name in ("float32", "auto", "bfloat16", "float16")
+    }
+    assert len(prints) == 4
+    assert fingerprint(READY) in prints

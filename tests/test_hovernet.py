@@ -88,9 +88,8 @@ def test_the_same_number_of_threads_gives_the_same_bits_and_another_only_rounds(
 
 def test_a_network_made_fast_says_the_same_and_may_compute_in_bfloat16(fast_network):
     rgb = np.random.default_rng(1).integers(0, 255, (24, 40, 3), np.uint8)
-    fast = copy.deepcopy(fast_network)
 
-    make_fast(fast)
+    fast = make_fast(copy.deepcopy(fast_network))
 
     plain = as_segmenter(fast_network).predict_maps(rgb)
     exact = as_segmenter(fast).predict_maps(rgb)

@@ -109,3 +109,14 @@ def test_it_needs_a_gpu_to_be_light(weights):
     from ccrl_wsi.config import CropSettings
 
     check_encoder(settings, CropSettings(scale=1.5), 0.5)
+
+
+def test_photograph_features_can_be_computed_in_half_precision(weights):
+    crops = coloured_crops(3, side=32)
+    asked = {"encoder": "imagenet", "weights": weights, "precision": "bfloat16"}
+    encoder = make_encoder(EmbeddingSettings(**asked), "cpu")
+    one, other = (e(crops.crops, crops.measurements) for e in (encoder, made(weights)))
+    assert one.dtype == np.float32
+    assert one.tobytes() != other.tobytes()
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    assert ((one * other).sum(axis=1) / lengths).min() > 0.999

@@ -15,12 +15,13 @@ from torch import nn
 from ccrl_wsi import device_work
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.device_work import listening
+from ccrl_wsi.devices import warn_of_slow_precision
 from ccrl_wsi.nuclei import tile_maps
 from ccrl_wsi.nuclei.compact import load_compact
 from ccrl_wsi.nuclei.folding import fold_norms_in_sequences
 from ccrl_wsi.nuclei.hovernet_instances import extract_instances, mean_probability
 from ccrl_wsi.nuclei.hovernet_maps import imitate_network, scatter_nuclei
-from ccrl_wsi.nuclei.inference import as_sent, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent
 from ccrl_wsi.nuclei.tile_maps import Question, cut_windows, predict_tile
 from ccrl_wsi.nuclei.windows import plan_windows, predict_in_windows
 
@@ -251,10 +252,10 @@ def test_a_precision_that_cores_only_emulate_is_warned_of(monkeypatch, caplog):
     for name in ("avx512_bf16", "amx_tile"):
         monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: False, raising=False)
     for precision in ("auto", "float32"):
-        warn_of_slow_precision(precision, "cpu")
-    warn_of_slow_precision("bfloat16", "cuda")
+        warn_of_slow_precision("nuclei", precision, "cpu")
+    warn_of_slow_precision("nuclei", "bfloat16", "cuda")
     assert not caplog.records
-    warn_of_slow_precision("bfloat16", "cpu")
+    warn_of_slow_precision("nuclei", "bfloat16", "cpu")
     assert "emulate" in caplog.text
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccrl_wsi.geometry import Box
-from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
+from ccrl_wsi.tiles.grid import aligned_core_px, cut_tiles, group_tiles, reading_order
 from ccrl_wsi.tiles.seams import centroids, inner_sides, is_owned, shift_sums
 
 SIZES = st.integers(1, 400)
@@ -73,3 +74,58 @@ def test_sides_at_the_edge_of_the_slide_are_not_inner():
     corner, *_, last = cut_tiles(extent, 100, 10)
     assert inner_sides(corner, extent) == (False, False, True, True)
     assert inner_sides(last, extent) == (True, True, False, False)
+
+
+def test_tiles_are_read_in_columns_from_the_bottom_up():
+    tiles = cut_tiles(Box(0, 0, 200, 300), 100, 10)
+    places = [(tile.row, tile.column) for tile in reading_order(tiles)]
+    assert places == [(2, 0), (1, 0), (0, 0), (2, 1), (1, 1), (0, 1)]
+
+
+def slow_aligned(core, width, height):
+    """Every side within an eighth that is whole tiles and whole steps of 8; the nearest, lower."""
+    near = [
+        side
+        for side in range(1, 2 * core)
+        if side % width == side % height == side % 8 == 0 and 8 * abs(side - core) <= core
+    ]
+    return min(near, key=lambda side: (abs(side - core), side), default=core)
+
+
+@given(
+    core=st.integers(8, 500).map(lambda n: 8 * n),
+    tile=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+)
+def test_a_core_is_the_nearest_whole_number_of_file_tiles_within_an_eighth(core, tile):
+    assert aligned_core_px(core, 300, tile, 8) == slow_aligned(core, *tile)
+
+
+@pytest.mark.parametrize(
+    ("core", "tile", "expected"),
+    [
+        (2048, (240, 240), 2160),
+        (1024, (240, 240), 960),
+        (2048, (256, 256), 2048),
+        (2048, None, 2048),
+        (2048, (3968, 8), 2048),  # strips
+        (2048, (250, 250), 2000),
+        (2048, (300, 300), 1800),  # 2100 is nearer, but no multiple of 8
+        (192, (240, 240), 192),  # too far
+        (2048, (264, 264), 2048),  # a margin of less than half a file tile
+    ],
+)
+def test_cores_end_with_the_tiles_of_usual_files(core, tile, expected):
+    halo = 160 if tile == (300, 300) else 128
+    assert aligned_core_px(core, halo, tile, 8) == expected
+
+
+@given(core=st.integers(8, 60), halo=st.integers(1, 40), tile=st.integers(2, 80))
+def test_aligned_cores_never_touch_more_file_tiles_than_others_do_on_average(core, halo, tile):
+    core, n = 8 * core, 2
+    aligned = aligned_core_px(core, halo, (tile, tile), 1)
+    if aligned == core or halo > tile:
+        return
+    length = n * aligned
+    touched = -(-(length + halo) // tile) - (-halo // tile)
+    elsewhere = [-(-(s + length + halo) // tile) - ((s - halo) // tile) for s in range(tile)]
+    assert touched <= np.mean(elsewhere)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.crop_set import CropSet, channel_statistics
+from ccrl_wsi.devices import computing
 from ccrl_wsi.seeding import rng_for
 
 CPU_BATCH = 128
@@ -75,7 +76,7 @@ class Untrained:
             for v in (self._scale.mean, self._scale.std)
         )
         vectors = np.empty((len(crops), self.n_dimensions), np.float32)
-        with torch.inference_mode():
+        with computing(str(self._device), "float32"):
             for start in range(0, len(crops), self._batch_size):
                 batch = torch.tensor(crops[start : start + self._batch_size]).to(self._device)
                 found = self._network((batch.permute(0, 3, 1, 2).float() / 255 - mean) / std)

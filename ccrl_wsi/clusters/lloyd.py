@@ -30,6 +30,6 @@ def lloyd(
 def nearest(points: FloatArray, centers: FloatArray) -> IntArray:
     """The nearest of ``centers`` (k, d) to each of ``points`` (n, d): (n,); the lower on a tie."""
     # |x - c|^2 without |x|^2, which is the same for all centres.
-    score = (centers**2).sum(axis=1) - 2 * points @ centers.T
+    score = (centers**2).sum(axis=1) - points @ (2 * centers.T)
     found: IntArray = score.argmin(axis=1)
     return found

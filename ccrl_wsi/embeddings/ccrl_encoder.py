@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.device_work import GpuWork, enough_memory, gpu_work
-from ccrl_wsi.devices import ASKING_GPU, move_to
+from ccrl_wsi.devices import ASKING_GPU, computing, move_to, warn_of_slow_precision
 from ccrl_wsi.embeddings.checkpoint import CheckpointHeader, load_checkpoint
 from ccrl_wsi.embeddings.network import build_network
 from ccrl_wsi.embeddings.size_feature import size_column
@@ -44,6 +44,8 @@ class CcrlEncoder:
         As PyTorch names it: ``cpu``, ``cuda``, ``cuda:1``.
     batch_size
         Crops the network takes at once; on a CPU never more than ``CPU_BATCH``.
+    precision
+        What it computes in; see :class:`EmbeddingSettings`. Embeddings are float32 in any case.
 
     Raises
     ------
@@ -51,8 +53,12 @@ class CcrlEncoder:
         If the checkpoint is missing, damaged or foreign.
     """
 
-    def __init__(self, path: Path, device: str, batch_size: int) -> None:
+    def __init__(
+        self, path: Path, device: str, batch_size: int, precision: str = "float32"
+    ) -> None:
         self.header, state = load_checkpoint(path)
+        warn_of_slow_precision("embedding", precision, device)
+        self._precision = precision
         self._device = torch.device(device)
         is_cpu = self._device.type == "cpu"
         self._is_gpu = self._device.type == "cuda"
@@ -111,7 +117,7 @@ class CcrlEncoder:
         # Kept on the device until the end, so that a GPU waits for nothing between batches.
         found = torch.empty((len(crops), n_seen), device=self._device)
         under_way: deque[GpuWork] = deque()
-        with torch.inference_mode():
+        with computing(str(self._device), self._precision):
             for start in range(0, len(crops), self._batch_size):
                 place = slice(start, start + self._batch_size)
                 if not self._is_gpu:

@@ -53,14 +53,13 @@ def make_encoder(settings: EmbeddingSettings, device: str) -> Encoder:
     if settings.encoder in PHOTOGRAPHS:
         from ccrl_wsi.embeddings.imagenet import ImageNet
 
-        place = resolve_device(device)
-        return ImageNet(settings.encoder, settings.weights, place, settings.batch_size)
+        return ImageNet(settings, resolve_device(device))
     path = encoder_file(settings.encoder)
     if path is None:
         return ENCODERS[settings.encoder]()
     from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 
-    return CcrlEncoder(path, resolve_device(device), settings.batch_size)
+    return CcrlEncoder(path, resolve_device(device), settings.batch_size, settings.precision)
 
 
 def encoder_file(name: str) -> Path | None:

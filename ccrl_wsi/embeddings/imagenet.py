@@ -8,7 +8,6 @@ last feature map, crops enlarged to 224 px bilinearly and normalised by ImageNet
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
+from ccrl_wsi.config import EmbeddingSettings
 from ccrl_wsi.device_work import enough_memory, told_work
+from ccrl_wsi.devices import computing, move_to, warn_of_slow_precision
 from ccrl_wsi.embeddings.imagenet_weights import (
     download_place,
     imagenet_weights,
@@ -40,15 +41,12 @@ class ImageNet:
 
     Parameters
     ----------
-    name
-        Key of ``NETWORKS``.
-    weights
-        torchvision's state dictionary (.pth) or the same tensors as .safetensors; None:
-        torchvision's download, or what an earlier one left.
+    settings
+        ``encoder`` is a key of ``NETWORKS``; ``weights`` torchvision's state dictionary (.pth) or
+        the same tensors as .safetensors, None: torchvision's download, or what an earlier one
+        left; ``batch_size`` on a CPU never counts for more than ``CPU_BATCH``.
     device
         As PyTorch names it.
-    batch_size
-        Crops the network takes at once; on a CPU never more than ``CPU_BATCH``.
 
     Raises
     ------
@@ -58,15 +56,19 @@ class ImageNet:
 
     standardise = False
 
-    def __init__(self, name: str, weights: Path | None, device: str, batch_size: int) -> None:
+    def __init__(self, settings: EmbeddingSettings, device: str) -> None:
+        name, weights, batch_size = settings.encoder, settings.weights, settings.batch_size
         self.name, architecture = name, NETWORKS[name]
+        warn_of_slow_precision("embedding", settings.precision, device)
+        self._precision = settings.precision
         network: Any = plain_resnet(architecture)
         self.n_dimensions = int(network.n_dimensions)
         state = imagenet_weights(architecture, weights, _OR_SET)
         origin = f"{weights or download_place(architecture)} was given for {name} ({architecture})"
         load_imagenet_weights(network, state, origin)
         self._device = torch.device(device)
-        self._network = network.eval().to(self._device)
+        self._network = network.eval()
+        move_to(self._network, self._device)
         self.fingerprint = _fingerprint(network)
         self._batch_size = min(batch_size, CPU_BATCH) if self._device.type == "cpu" else batch_size
         mean, std = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (MEAN, STD))
@@ -76,7 +78,10 @@ class ImageNet:
         """Embeddings (n, d) float32 of ``crops`` (n, side, side, 3); measurements are not used."""
         vectors = np.empty((len(crops), self.n_dimensions), np.float32)
         device, advice = str(self._device), "Set embedding.batch_size lower."
-        with torch.inference_mode(), enough_memory(device, "a batch of crops", advice):
+        with (
+            computing(device, self._precision),
+            enough_memory(device, "a batch of crops", advice),
+        ):
             for start in range(0, len(crops), self._batch_size):
                 place = slice(start, start + self._batch_size)
                 with told_work("encoder", device):

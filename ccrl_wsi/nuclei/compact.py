@@ -11,6 +11,7 @@ import numpy as np
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
 from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.devices import warn_of_slow_precision
 from ccrl_wsi.errors import ConfigError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.compact_checkpoint import load_segmenter, read_segmenter_header
@@ -20,7 +21,7 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     instances_from_rise,
     mean_probability,
 )
-from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.windows import longest_side, plan_windows
 from ccrl_wsi.records import Segmentation
@@ -195,7 +196,7 @@ def load_compact(
     header, network = load_segmenter(compact_weights(settings))
     network = fold_norms(network).to(device)
     network.apply(put_channels_last)
-    warn_of_slow_precision(settings.precision, device)
+    warn_of_slow_precision("nuclei", settings.precision, device)
     return CompactSegmenter(
         name=header.name,
         type_names=(),

@@ -19,6 +19,7 @@ import yaml
 
 from ccrl_wsi.arrays import ByteArray
 from ccrl_wsi.config import NucleiSettings
+from ccrl_wsi.devices import warn_of_slow_precision
 from ccrl_wsi.errors import ConfigError, ModelError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet_instances import (
@@ -28,7 +29,7 @@ from ccrl_wsi.nuclei.hovernet_instances import (
     instances_from_rise,
     mean_probability,
 )
-from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last, warn_of_slow_precision
+from ccrl_wsi.nuclei.inference import as_sent, made_ready, put_channels_last
 from ccrl_wsi.nuclei.tile_maps import Question, predict_tile
 from ccrl_wsi.nuclei.weights import cached_weights, load_weights
 from ccrl_wsi.nuclei.windows import longest_side, plan_windows
@@ -170,22 +171,19 @@ def load_hovernet(
     ModelError
         If its weights are missing, damaged or another network's.
     """
-    import torch
-
     name = settings.segmenter
     if settings.weights is not None and not settings.weights.is_file():
         raise ModelError(_how_to_give(name, f"There is no weight file {settings.weights}."))
     network, type_names = build_hovernet(name)
     load_weights(network, settings.weights or find_weights(name), name)
-    make_fast(network)
-    # The network's own `to` would spread it over every GPU it sees.
-    torch.nn.Module.to(network, device)
-    warn_of_slow_precision(settings.precision, device)
+    # Not TIAToolbox's own `to`, which would spread it over every GPU it sees.
+    mode, network = network.mode, make_fast(network).to(device)
+    warn_of_slow_precision("nuclei", settings.precision, device)
     return HoVerNetSegmenter(
         name=name,
         type_names=type_names,
         network=made_ready(network, compiled=compiled),
-        mode=network.mode,
+        mode=mode,
         device=device,
         window_px=longest_side(settings.window_px, device),
         batch_size=settings.batch_size,
@@ -194,20 +192,18 @@ def load_hovernet(
     )
 
 
-def make_fast(network: Any) -> None:
-    """Prepare TIAToolbox's ``network`` for inference: equal but for rounding, with less to do.
+def make_fast(network: Any) -> torch.nn.Module:
+    """TIAToolbox's ``network`` for inference: equal but for rounding, with less to do and to keep.
 
-    Its doubling is a product with a matrix of ones, which takes longer, forgets the layout, and on
-    CPU cores refuses mixed precision.
+    Its layers are changed in place and stay its own; the network returned is the one to ask.
     """
-    import torch
-
     from ccrl_wsi.nuclei.folding import fold_norms_in_sequences
+    from ccrl_wsi.nuclei.hovernet_stripes import InStripes
 
     network.eval()
     fold_norms_in_sequences(network)
-    network.upsample2x = torch.nn.Upsample(scale_factor=2, mode="nearest")
     network.apply(put_channels_last)
+    return InStripes(network).eval()
 
 
 def build_hovernet(name: str) -> tuple[Any, tuple[str, ...]]:

@@ -31,6 +31,7 @@ import numpy as np
 from ccrl_wsi.arrays import ByteArray, IntArray
 from ccrl_wsi.config import NucleiSettings
 from ccrl_wsi.device_work import told_work
+from ccrl_wsi.devices import computing
 from ccrl_wsi.errors import ModelError
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.hovernet import contained_logging
@@ -174,7 +175,8 @@ def _infer(model: Any, cuts: Iterable[ByteArray], device: str) -> Any:
 
     preproc = getattr(model, "preproc_func", model.preproc)
     batch = torch.from_numpy(np.stack([np.asarray(preproc(cut)) for cut in cuts]))
-    with torch.inference_mode(), told_work("network", device):
+    # The user's own precision, if any: that of the settings is not asked.
+    with computing(device, "float32"), told_work("network", device):
         output = model.infer_batch(model, batch, device=device)
     if isinstance(output, list | tuple):
         return tuple(np.asarray(head) for head in output)

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,10 @@ MAX_ANISOTROPY = 0.05
 
 # Of a level whose pixels do not begin on level-0 pixels: see `_read_level`.
 CHUNK_PX = 512
+
+# Decoded file tiles that all open slides of a process keep together. Twice what OpenSlide keeps for
+# each: enough for what the tiles of a partition share, read in `reading_order`.
+KEPT_BYTES = 64 << 20
 
 _HOW_TO_GIVE_MPP = "Give it with --set slides.mpp=0.25 or in the mpp column of the slide list."
 
@@ -53,6 +58,7 @@ def open_slide(source: SlideSource, settings: SlideSettings) -> OpenSlideReader:
         level_downsamples=tuple(handle.level_downsamples),
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
         content_key=properties.get(openslide.PROPERTY_NAME_QUICKHASH1) or _hash_file(source.path),
+        level_tiles_px=tuple(_find_tile(properties, n) for n in range(handle.level_count)),
     )
     return OpenSlideReader(info, handle)
 
@@ -151,7 +157,9 @@ def _open_file(path: Path) -> openslide.OpenSlide:
     try:
         with path.open("rb"):
             pass
-        return openslide.OpenSlide(path)
+        handle = openslide.OpenSlide(path)
+        handle.set_cache(_kept_tiles())
+        return handle
     except FileNotFoundError:
         problem = f"There is no file {path}. Check the path in the slide list."
     except IsADirectoryError:
@@ -169,6 +177,11 @@ def _open_file(path: Path) -> openslide.OpenSlide:
     except openslide.OpenSlideError as error:
         problem = f"{path} cannot be opened: {error}. Copy it again if the copy is incomplete."
     raise SlideError(problem)
+
+
+@cache
+def _kept_tiles() -> openslide.OpenSlideCache:
+    return openslide.OpenSlideCache(KEPT_BYTES)
 
 
 def _read_region(
@@ -223,6 +236,12 @@ def _stored_mpp(path: Path, properties: Mapping[str, str]) -> float:
             f"If that is wrong, give the true size. {_HOW_TO_GIVE_MPP}"
         )
     return sum(found) / len(found)
+
+
+def _find_tile(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    names = (f"openslide.level[{level}].tile-{side}" for side in ("width", "height"))
+    width, height = (int(properties.get(name, 0)) for name in names)
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _find_bounds(properties: Mapping[str, str], whole: Box) -> Box:

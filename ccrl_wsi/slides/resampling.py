@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -59,6 +60,21 @@ def make_grid(info: SlideInfo, mpp: float, tolerance: float) -> PixelGrid:
         width=math.ceil((bounds.right - left) / scale - 1e-9),
         height=math.ceil((bounds.bottom - top) / scale - 1e-9),
     )
+
+
+def file_tile_px(info: SlideInfo, grid: PixelGrid) -> tuple[int, int] | None:
+    """Width and height of the file's own tiles, where the grid's pixels lie in them as stored.
+
+    None where the grid is resampled, does not begin on the corner of a tile, or the file does not
+    say.
+    """
+    source = _source(info, grid)
+    if source.step != 1 or source.level >= len(info.level_tiles_px):
+        return None
+    tile = info.level_tiles_px[source.level]
+    if tile is None or any(edge % side for edge, side in zip(source.origin, tile, strict=True)):
+        return None
+    return tile
 
 
 def read_grid(read_level: LevelReader, info: SlideInfo, box: Box, grid: PixelGrid) -> ByteArray:
@@ -120,11 +136,22 @@ def _source(info: SlideInfo, grid: PixelGrid) -> _Source:
 
 
 def _pieces(box: Box, step: Fraction) -> Iterator[Box]:
-    """Cut a box so that no piece needs much more than ``MAX_SOURCE_SIDE`` level pixels a side."""
+    """Cut a box evenly so that no piece needs much more than ``MAX_SOURCE_SIDE`` a side.
+
+    In columns from the bottom up, as OpenSlide decodes: what two pieces share is kept meanwhile.
+    """
     side = max(1, int(MAX_SOURCE_SIDE / max(step, Fraction(1))))
-    for top in range(box.top, box.bottom, side):
-        for left in range(box.left, box.right, side):
-            yield Box(left, top, side, side).clipped(box)
+    for left, right in _cuts(box.left, box.right, side):
+        for top, bottom in reversed(_cuts(box.top, box.bottom, side)):
+            yield Box(left, top, right - left, bottom - top)
+
+
+def _cuts(first: int, last: int, most: int) -> list[tuple[int, int]]:
+    """[first, last) in as few even parts as make none longer than ``most``."""
+    length = last - first
+    n = -(-length // most)
+    edges = [first + length * i // n for i in range(n + 1)] if n else []
+    return list(pairwise(edges))
 
 
 def _resample(read_level: LevelReader, source: _Source, box: Box) -> ByteArray:

@@ -111,6 +111,7 @@ def ccrl_attributes(description: StoreDescription, counts: Mapping[str, int]) ->
     # The folder is the machine's business; the name is the user's.
     slide["path"] = description.slide.path.name
     slide["level_downsamples"] = list(description.slide.level_downsamples)
+    slide["level_tiles_px"] = [tile and list(tile) for tile in description.slide.level_tiles_px]
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": description.fingerprint,

@@ -50,6 +50,8 @@ def test_info_tells_size_pixel_size_and_levels(reader):
     assert info.mpp == pytest.approx(MPP)
     assert info.level_downsamples == pytest.approx((1, (421 / 106 + 330 / 83) / 2))
     assert info.content_key
+    # An array has no tiles.
+    assert info.level_tiles_px in ((), ((64, 64), (64, 64)))
 
 
 def test_stored_pixels_come_back_unchanged(reader):

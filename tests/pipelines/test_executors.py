@@ -191,6 +191,8 @@ def test_dask_keeps_few_messages_and_looks_at_no_stacks():
             scheduler.transition_log,
         ):
             assert kept.maxlen == 100
+        spans = scheduler.extensions["spans"].spans.values()
+        assert [span._metadata for span in spans] == [None]
         assert set(executor.client.run(dask_keeps).values()) == {(100, False)}
     assert dask_keeps() == usual
 

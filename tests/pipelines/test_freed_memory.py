@@ -98,10 +98,10 @@ def test_memory_is_given_back_when_the_last_network_of_the_process_ends(monkeypa
     with freed_memory_kept(of_network=False):
         pass
     first.__exit__(None, None, None)
-    assert (switches.set[freed_memory._MMAP_MAX], switches.trims) == (0, 0)
+    assert (switches.set[freed_memory._MMAP_THRESHOLD], switches.trims) == (160 << 20, 0)
     assert switches.set[freed_memory._TRIM_THRESHOLD] == -1
     second.__exit__(None, None, None)
-    assert (switches.set[freed_memory._MMAP_MAX], switches.trims) == (65536, 1)
+    assert (switches.set[freed_memory._MMAP_THRESHOLD], switches.trims) == (64 << 20, 1)
 
 
 def test_a_switch_that_is_refused_is_told(monkeypatch, caplog):

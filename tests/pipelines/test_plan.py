@@ -19,8 +19,9 @@ from ccrl_wsi.store import assemble_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
 from pipelines.jobs import Tally
 from pipelines.output_folder import OutputFolder, made_folder
-from pipelines.plan import committed_tally, halo_px, identify_slide, job_of, plan_slide
+from pipelines.plan import committed_tally, identify_slide, job_of, plan_slide
 from pipelines.resolved_settings import resolved
+from pipelines.slide_grid import halo_px
 from pipelines.state import SlideState, known_slides, load_state, load_states, save_state
 from tests.drawn_cells import describe_store, draw_cells
 from tests.pipelines.conftest import SMOKE

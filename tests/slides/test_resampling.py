@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from ccrl_wsi.geometry import Box
 from ccrl_wsi.slides import resampling
 from ccrl_wsi.slides.array_reader import open_array
-from ccrl_wsi.slides.resampling import make_grid
+from ccrl_wsi.slides.resampling import file_tile_px, make_grid
 from tests.slide_files import noise, shrunk
 
 BASE = noise(150, 203)
@@ -129,3 +130,24 @@ def test_steps_are_as_simple_as_the_tolerance_allows():
     steps = {0.501: Fraction(1, 2), 0.9505: Fraction(61, 64), 4.01: Fraction(4)}
     for wanted, step in steps.items():
         assert resampling._simplest_step(wanted, 0.01) == step
+
+
+@pytest.mark.parametrize(
+    ("mpp", "corner", "expected"),
+    [
+        (0.25, (0, 0), (64, 32)),
+        (0.25, (64, 32), (64, 32)),
+        (0.25, (64, 31), None),  # the scanned area begins within a tile
+        (1.0, (0, 0), (16, 16)),
+        (1.0, (64, 0), (16, 16)),
+        (1.0, (8, 0), None),
+        (0.5, (0, 0), None),  # resampled
+        (0.125, (0, 0), None),
+    ],
+)
+def test_tiles_of_the_file_are_known_where_pixels_lie_in_them_as_stored(mpp, corner, expected):
+    area = Box(*corner, 128, 96)
+    plain = open_array((noise(256, 256), noise(64, 64)), 0.25, bounds_px=area).info
+    info = replace(plain, level_tiles_px=((64, 32), (16, 16)))
+    assert file_tile_px(info, make_grid(info, mpp, 0.01)) == expected
+    assert file_tile_px(plain, make_grid(plain, mpp, 0.01)) is None
