@@ -23,6 +23,16 @@ from ccrl_wsi.settings_tree import load_tree
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def _in_order(
+    low: str, low_value: float, high: str, high_value: float, *, may_meet: bool = False
+) -> None:
+    if low_value > high_value or (low_value == high_value and not may_meet):
+        raise ValueError(
+            f"{low}={low_value:g} is not below {high}={high_value:g}: lower the first or raise the "
+            "second"
+        )
+
+
 class SlideSettings(Section):
     """How slide files are understood."""
 
@@ -37,6 +47,16 @@ class SlideSettings(Section):
         "that need them are left out, counted and told.",
     )
 
+    @model_validator(mode="after")
+    def _mpp_is_believable(self) -> SlideSettings:
+        _in_order("slides.min_mpp", self.min_mpp, "slides.max_mpp", self.max_mpp)
+        if self.mpp is not None and not self.min_mpp <= self.mpp <= self.max_mpp:
+            raise ValueError(
+                f"slides.mpp={self.mpp:g} is not between slides.min_mpp={self.min_mpp:g} and "
+                f"slides.max_mpp={self.max_mpp:g}: give micrometres per level-0 pixel, such as 0.25"
+            )
+        return self
+
 
 class TissueSettings(Section):
     """Where to look for nuclei."""
@@ -45,7 +65,9 @@ class TissueSettings(Section):
         "otsu", description="otsu: stained areas; none: everywhere; geojson: inside given regions."
     )
     regions: Path | None = Field(
-        None, description="GeoJSON in level-0 px, or a folder with <slide_id>.geojson."
+        None,
+        description="GeoJSON of one slide in level-0 px, or a folder with <slide_id>.geojson. "
+        "Areas of classes that QuPath ignores (Ignore*) are cut out of the others.",
     )
     mpp: Positive = Field(8.0, description="Resolution of the mask, um per pixel.")
     min_area_um2: float = Field(5000.0, ge=0, description="Smaller specks are not tissue.")
@@ -65,6 +87,13 @@ class TissueSettings(Section):
     def _regions_go_with_geojson(self) -> TissueSettings:
         if (self.method == "geojson") != (self.regions is not None):
             raise ValueError("method=geojson and regions=FILE belong together: give both or none")
+        _in_order(
+            "tissue.min_chroma",
+            self.min_chroma,
+            "tissue.max_chroma",
+            self.max_chroma,
+            may_meet=True,
+        )
         return self
 
 
@@ -163,6 +192,13 @@ class NucleiSettings(Section):
     max_area_um2: Positive = Field(1500.0, description="Larger objects are not nuclei.")
     compact: CompactSettings = CompactSettings()
     watershed: WatershedSettings = WatershedSettings()
+
+    @model_validator(mode="after")
+    def _areas_are_a_range(self) -> NucleiSettings:
+        _in_order(
+            "nuclei.min_area_um2", self.min_area_um2, "nuclei.max_area_um2", self.max_area_um2
+        )
+        return self
 
 
 class CropSettings(Section):

@@ -186,7 +186,8 @@ class Cells:
     probability, nucleus_type, type_probability
         As in :class:`Segmentation`.
     is_clipped
-        (n,) bool: the nucleus touches the edge of what its tile could see, inside the slide.
+        (n,) bool: the nucleus touches the edge of what its tile could see, inside the slide. One
+        that the slide's own edge cuts is not marked: no other setting would show more of it.
     tile
         (n, 2) int32 row and column of the tile that owns it.
     measurements

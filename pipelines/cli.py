@@ -81,11 +81,15 @@ def run(
 ) -> None:
     """Slides to nuclei, embeddings, clusters, overlays and a report. Resumable."""
     from ccrl_wsi.slides.slide_list import list_slides
+    from pipelines.inputs import check_inputs
     from pipelines.machines import load_machine
-    from pipelines.run import run_cohort
+    from pipelines.run import check_codebook, run_cohort
 
-    settings = _settings(config, set_)
-    result = run_cohort(list_slides(slides)[:limit], out, settings, load_machine(on))
+    settings, machine = _settings(config, set_), load_machine(on)
+    check_codebook(settings)
+    sources = list_slides(slides)[:limit]
+    check_inputs(sources, out, settings, machine)
+    result = run_cohort(sources, out, settings, machine)
     _say_results(result)
     raise typer.Exit(result.exit_code)
 
@@ -106,13 +110,19 @@ def cluster(
 ) -> None:
     """Cluster the cells of a finished run again. Nuclei and embeddings stay as they are."""
     from pipelines.machines import load_machine
-    from pipelines.run import cluster_again, refuse_cell_settings, settings_of_last_clusters
+    from pipelines.run import (
+        check_codebook,
+        cluster_again,
+        refuse_cell_settings,
+        settings_of_last_clusters,
+    )
 
     # As JSON, which is YAML too: a path is a path, whatever it looks like.
     overrides = [*set_, *([f"clusters.codebook={json.dumps(str(codebook))}"] if codebook else [])]
     base = settings_of_last_clusters(out)
+    check_codebook(_settings(config, overrides))
     settings = _settings(config, overrides, base)
-    refuse_cell_settings(settings)
+    refuse_cell_settings(out, settings)
     result = cluster_again(out, settings, load_machine(on))
     _say_results(result)
     raise typer.Exit(result.exit_code)
@@ -133,7 +143,7 @@ def report(
     from pipelines.run import refuse_cell_settings, settings_of_last_clusters
 
     settings = _settings(config, set_, settings_of_last_clusters(out))
-    refuse_cell_settings(settings)
+    refuse_cell_settings(out, settings)
     typer.echo(report_again(out, settings, groups))
 
 
@@ -154,7 +164,10 @@ def export(  # noqa: PLR0913 (the options of the command line)
     set_: Overrides = [],  # noqa: B006
     points: Annotated[bool, typer.Option("--points", help="qupath: centroids only.")] = False,
     region: Annotated[
-        str, typer.Option(metavar="X0,Y0,X1,Y1", help="qupath: only cells in here, level-0 px.")
+        str,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1", help="qupath: only cells in here, level-0 px of each slide."
+        ),
     ] = "",
     clusters: Annotated[
         str, typer.Option(metavar="C01,C02", help="qupath: only cells of these clusters.")
@@ -162,6 +175,9 @@ def export(  # noqa: PLR0913 (the options of the command line)
     at_most: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="qupath: objects a file; then several.")
     ] = None,
+    slide: Annotated[
+        list[str], typer.Option(metavar="ID", help="Only this slide. Repeatable.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Write a finished run for another program."""
     from pipelines.export import ExportOptions, export_cohort, overlay_selection
@@ -169,7 +185,7 @@ def export(  # noqa: PLR0913 (the options of the command line)
 
     settings = _settings([], set_, settings_of_last_clusters(out))
     chosen = overlay_selection(region, clusters)
-    options = ExportOptions(settings, chosen, points, at_most)
+    options = ExportOptions(settings, chosen, points, at_most, tuple(slide))
     for path in export_cohort(out, to, target, options):
         typer.echo(path)
 
@@ -199,12 +215,37 @@ def info(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """What slides hold, and whether they can be processed."""
+    from ccrl_wsi.slides.regions import check_regions
     from ccrl_wsi.slides.slide_list import list_slides
     from pipelines.info import describe_slides
 
-    text, all_usable = describe_slides(list_slides(slides), _settings(config, set_))
+    sources, settings = list_slides(slides), _settings(config, set_)
+    check_regions(len(sources), settings.tissue)
+    text, all_usable = describe_slides(sources, settings)
     typer.echo(text)
     raise typer.Exit(0 if all_usable else 1)
+
+
+@app.command()
+def pyramid(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="JPEG, PNG, TIFF or BMP.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", callback=on_disk, help="Folder for NAME.tif of each.")
+    ],
+    mpp: Annotated[float, typer.Option(min=0.01, help="Micrometres per pixel of the images.")],
+) -> None:
+    """Make plain images slides that `run` takes: tiled TIFF in levels, with their pixel size."""
+    from pipelines.image_pyramids import make_pyramids
+
+    written, problems = make_pyramids(images, out, mpp)
+    for path in written:
+        typer.echo(path)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()
@@ -231,11 +272,13 @@ def config_(
     set_: Overrides = [],  # noqa: B006
     explain: Annotated[bool, typer.Option(help="Say what each setting means.")] = False,
 ) -> None:
-    """Print the settings a run would use."""
-    from pipelines.resolved_settings import resolved
+    """Print the settings a run would use; those it would refuse are refused."""
+    from pipelines.resolved_settings import check_networks, resolved
     from pipelines.show_settings import as_yaml
 
-    typer.echo(as_yaml(resolved(_settings(config, set_)), explain=explain), nl=False)
+    settings = _settings(config, set_)
+    check_networks(settings)
+    typer.echo(as_yaml(resolved(settings), explain=explain), nl=False)
 
 
 @app.command()

@@ -97,6 +97,7 @@ def label_fields(
     from ccrl_wsi.config import load_settings
     from ccrl_wsi.config_files import find_config
     from ccrl_wsi.slides.slide_list import list_slides
+    from ccrl_wsi.wording import counted
     from pipelines.label_fields import FieldPlan
     from pipelines.label_fields import label_fields as label
 
@@ -104,7 +105,7 @@ def label_fields(
     n_fields, problems = label(
         list_slides(slides), out, plan, load_settings([find_config(file) for file in config], set_)
     )
-    typer.echo(f"{n_fields} fields in {out}: images, labels, unsure")
+    typer.echo(f"{counted(n_fields, 'field')} in {out}: images, labels, unsure")
     raise typer.Exit(1 if problems else 0)
 
 

@@ -18,6 +18,7 @@ from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, StoreError
 from ccrl_wsi.outputs.geojson import is_overlay_of
 from ccrl_wsi.store import codebook_of, open_store, telling_damage
+from ccrl_wsi.wording import counted
 from pipelines.embedding_rows import MeanJob, mean_of_slide
 from pipelines.executors import Executor, each
 from pipelines.failure_log import write_log
@@ -206,7 +207,9 @@ def _fit(
     asked = {"yes": True, "no": False}.get(limits.standardise)
     standardise = models["standardise"] == "yes" if asked is None else asked
     n_cells, n_slides = sum(sizes.values()), len(sizes)
-    log.info("k-means: %s clusters from %d cells of %d slides", limits.k, n_cells, n_slides)
+    log.info(
+        "k-means: %s clusters from %d cells of %s", limits.k, n_cells, counted(n_slides, "slide")
+    )
     vectors = np.concatenate(list(samples.values()))
     samples.clear()  # The same cells again.
     codebook = fit_codebook(

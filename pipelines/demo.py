@@ -91,8 +91,8 @@ def _sentences(folder: OutputFolder, settings: Settings, slide: Path, picture: P
             f"{store.n_cells} nuclei in {mm2:.3f} mm2, {store.n_dimensions} numbers each, "
             f"{settings.clusters.k} clusters.",
             f"  report    {folder.table('report.html')}",
-            f"  picture   {picture}",
-            f"  slide     {slide}",
+            f"  picture   {picture.absolute()}",
+            f"  slide     {slide.absolute()}",
             f"  QuPath    open the slide, drag {folder.overlays / SLIDE_NAME}.geojson.gz onto it",
             f'  Python    anndata.read_zarr("{path / "tables" / "cells"}")',
             f"  tables    {folder.table('slides.csv')}, {folder.table('composition.csv')}",

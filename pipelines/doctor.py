@@ -82,13 +82,13 @@ def render(checks: Iterable[Check]) -> str:
     """The findings as plain text, advice below what it is about."""
     lines = []
     for check in checks:
-        lines.append(f"{check.state:<6}{check.name:<10}{check.detail}")
+        lines.append(f"{check.state:<6}{check.name:<12}{check.detail}")
         if check.advice:
             lines += textwrap.wrap(
                 check.advice,
                 width=96,
-                initial_indent=" " * 16 + "-> ",
-                subsequent_indent=" " * 19,
+                initial_indent=" " * 18 + "-> ",
+                subsequent_indent=" " * 21,
                 break_long_words=False,
                 break_on_hyphens=False,
             )
@@ -234,14 +234,16 @@ def check_computer() -> Check:
 
 def check_output(out_dir: Path) -> Check:
     """Whether results can be written, replaced in one step, and have room in ``out_dir``."""
-    folder = _nearest_folder(out_dir.absolute())
+    wanted = out_dir.absolute()
+    folder = _nearest_folder(wanted)
+    place = str(wanted) if folder == wanted else f"{wanted}, to be made in {folder}"
     try:
         _try_writing(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         reason = error.strerror or str(error)
-        return Check("Output", "fail", f"{folder}: {reason}", "Choose another folder with -o.")
-    detail = f"{folder}: writable, {free / GIB:.1f} GiB free"
+        return Check("Output", "fail", f"{place}: {reason}", "Choose another folder with -o.")
+    detail = f"{place}: writable, {free / GIB:.1f} GiB free"
     if free >= ROOM_WANTED:
         return Check("Output", "ok", detail)
     state: Literal["warn", "fail"] = "warn" if free >= ROOM_NEEDED else "fail"

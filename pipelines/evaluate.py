@@ -15,7 +15,7 @@ import numpy as np
 
 from ccrl_wsi.crop_set import CropSet
 from ccrl_wsi.data_settings import DataSettings
-from ccrl_wsi.errors import CcrlError
+from ccrl_wsi.errors import CcrlError, ConfigError
 from ccrl_wsi.evaluation.probes import LabelledVectors, ProbeScores, probe
 from ccrl_wsi.evaluation.protocol import (
     Embeddings,
@@ -149,6 +149,7 @@ def evaluate(settings: EvaluateSettings, gather: Gather | None = None) -> Evalua
         If the data cannot be used, which no encoder could help.
     """
     if gather is None:
+        _check_data_was_given(settings.data)
         from pipelines.crop_sets import gather_crops
 
         gather = gather_crops
@@ -170,6 +171,14 @@ def evaluate(settings: EvaluateSettings, gather: Gather | None = None) -> Evalua
         except CcrlError as error:
             failures.append(_told(candidate.asked, error))
     return Evaluation(settings, tuple(results), tuple(failures))
+
+
+def _check_data_was_given(data: DataSettings) -> None:
+    if "path" not in data.model_fields_set and not data.path.exists():
+        raise ConfigError(
+            "Give nuclei with classes to judge by: --data FOLDER for CoNSeP, --data KIND=FOLDER "
+            "for others; and encoders: ccrl-wsi evaluate ccrl morphology --data CoNSeP -o scores."
+        )
 
 
 def judge_candidate(

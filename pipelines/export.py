@@ -34,12 +34,15 @@ class ExportOptions:
         Centroids only, however few cells there are.
     at_most
         Objects a file; None: what the settings say.
+    slides
+        Ids of the slides to write, in every format; empty: all.
     """
 
     settings: Settings
     selection: Selection | None = None
     points: bool = False
     at_most: int | None = None
+    slides: tuple[str, ...] = ()
 
     @property
     def overlay(self) -> OverlaySettings:
@@ -108,6 +111,7 @@ def export_cohort(
         why = why_no_clusters(folder) if states else ""
         nothing = f"no clusters. {why}" if why else "no finished slide. Run `ccrl-wsi run` again."
         raise ConfigError(f"{out} has {nothing}")
+    finished = _chosen(finished, options.slides)
     if not options.is_plain and to != "qupath":
         raise ConfigError(
             f"--to {to} writes all cells with their outlines: --points, --region, --clusters and "
@@ -123,6 +127,14 @@ def export_cohort(
     with folder.telling():
         check_same_space([open_store(folder.store(state.slide_id)) for state in finished])
         return EXPORTS[to](folder, finished, target, options)
+
+
+def _chosen(finished: Sequence[SlideState], slides: Sequence[str]) -> list[SlideState]:
+    ids = [state.slide_id for state in finished]
+    unknown = [name for name in slides if name not in ids]
+    if unknown:
+        raise ConfigError(f"--slide {unknown[0]}: no finished slide has this id. See slides.csv.")
+    return [state for state in finished if not slides or state.slide_id in slides]
 
 
 def _refuse_results(target: Path) -> None:
@@ -151,7 +163,8 @@ def _qupath(
 def _anndata(
     folder: OutputFolder, states: Sequence[SlideState], target: Path, options: ExportOptions
 ) -> list[Path]:
-    export_anndata([folder.store(state.slide_id) for state in states], target)
+    traits = [{"site": state.site, "scanner": state.scanner} for state in states]
+    export_anndata([folder.store(state.slide_id) for state in states], target, traits)
     return [target]
 
 

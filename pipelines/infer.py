@@ -16,7 +16,7 @@ from pipelines.cohort_jobs import STAGES, AssembleJob, Job, OpenedJob, OpenJob, 
 from pipelines.executors import Executor, Outcome
 from pipelines.failure_log import write_log
 from pipelines.faults import Fault, fault_of
-from pipelines.jobs import Failure, PartitionJob, SlidePlan, Tally, tissue_seen_mm2
+from pipelines.jobs import NO_NUCLEI, Failure, PartitionJob, SlidePlan, Tally, tissue_seen_mm2
 from pipelines.models import Models
 from pipelines.output_folder import OutputFolder, read_json
 from pipelines.plan import job_of, largest_first
@@ -217,13 +217,14 @@ class CohortRun:
 
 
 def _lacks(job: AssembleJob) -> list[str]:
-    tally = job.tally
-    if not tally.n_skipped:
-        return []
-    return [
-        f"{job.path.name}: {tally.n_skipped} of {tally.n_tiles} tiles cannot be decoded and were "
-        "left out."
-    ]
+    tally, found = job.tally, []
+    if tally.n_skipped:
+        found.append(
+            f"{tally.n_skipped} of {tally.n_tiles} tiles cannot be decoded and were left out."
+        )
+    if tally.found_nothing:
+        found.append(f"{NO_NUCLEI}.")
+    return [f"{job.path.name}: {sentence}" for sentence in found]
 
 
 def remove_damaged(folder: OutputFolder, parts: Sequence[Path]) -> None:

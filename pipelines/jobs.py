@@ -10,6 +10,12 @@ from ccrl_wsi.geometry import PixelGrid
 from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from pipelines.used_regions import UsedRegions
 
+NO_NUCLEI = (
+    "no nuclei found in its tissue; see whether it is an H&E slide, its pixel size (`ccrl-wsi "
+    "info`) and the nuclei settings"
+)
+"""Of a slide that was looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
@@ -143,6 +149,11 @@ class Tally:
             self.n_skipped + other.n_skipped,
             self.skipped_tissue_mm2 + other.skipped_tissue_mm2,
         )
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether there was tissue to look at, and no nucleus in it."""
+        return self.n_tiles > self.n_skipped and not self.n_cells
 
     def lane_shares(self) -> dict[str, float]:
         """Share of the time that each lane was busy; a GPU takes the place of asking it."""

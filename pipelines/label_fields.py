@@ -1,7 +1,9 @@
 """`ccrl-wsi label-fields`: pieces of slides with the nuclei a segmenter finds in them.
 
-What comes out is a folder of label maps, to be corrected by hand or learned from as it is: names
-begin with the slide's, and ``unsure`` masks what the segmenter does not know.
+What comes out is a folder of label maps, to be corrected by hand or learned from as it is, and
+``unsure`` masks what the segmenter does not know. A name is the slide's id, then x and y of the
+field's corner in pixels at ``tiles.mpp``, counted from the corner of the scanned area: what a
+field is of. Level-0 pixels are these times ``tiles.mpp`` / the slide's pixel size, and the corner.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from ccrl_wsi.nuclei.segmenters import check_segmenter
 from ccrl_wsi.records import Segmentation, SlideSource
 from ccrl_wsi.seeding import rng_for
 from ccrl_wsi.slides.openslide_reader import open_slide
+from ccrl_wsi.slides.regions import check_regions
 from ccrl_wsi.slides.resampling import make_grid
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import Tissue, find_tissue
+from ccrl_wsi.wording import counted
 from pipelines.output_folder import check_writable
 from pipelines.slide_grid import halo_px
 from pipelines.tile_pass import SlideView
@@ -61,6 +65,7 @@ def label_fields(
     CcrlError
         If the segmenter cannot be had or the folder cannot be written.
     """
+    check_regions(len(sources), settings.tissue)
     check_writable(out)
     check_segmenter(settings.nuclei, settings.tiles.mpp)
     segmenter_of(settings)
@@ -72,7 +77,7 @@ def label_fields(
             log.error("%s: %s", source.path, error)
             problems.append(f"{source.path}: {error}")
             continue
-        log.info("%s: %d fields", source.slide_id, written)
+        log.info("%s: %s", source.slide_id, counted(written, "field"))
         n_fields += written
     return n_fields, problems
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ccrl_wsi.config_files import find_config
+from ccrl_wsi.config_files import config_names, find_config
 from ccrl_wsi.errors import ConfigError
 
 LEAST_MARGIN_MINUTES = 3
@@ -212,8 +212,18 @@ def load_machine(on: str) -> MachineSettings:
         return _parse({"kind": "address", "address": on}, on)
     path = Path(on)
     is_own_file = path.name != on or (bool(path.suffix) and path.is_file())
-    file = find_config(on if is_own_file else f"machine/{on}")
+    try:
+        file = find_config(on if is_own_file else f"machine/{on}")
+    except ConfigError:
+        raise ConfigError(
+            f"--on {on}: there is no such machine. Choose {', '.join(_machine_names())}, a YAML "
+            "file with `kind:`, or the address of a Dask scheduler such as tcp://host:8786."
+        ) from None
     return _parse(_read(file), str(file))
+
+
+def _machine_names() -> list[str]:
+    return [n.removeprefix("machine/") for n in config_names() if n.startswith("machine/")]
 
 
 def _minutes(walltime: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +15,7 @@ from ccrl_wsi.records import Partition, SlideInfo, SlideSource
 from ccrl_wsi.slides.appearance import he_warning
 from ccrl_wsi.slides.openslide_reader import open_slide
 from ccrl_wsi.slides.pixel_sizes import enlarged_sentence
-from ccrl_wsi.slides.regions import regions_file
+from ccrl_wsi.slides.regions import regions_digest
 from ccrl_wsi.slides.thumbnail import read_thumbnail
 from ccrl_wsi.slides.tissue import find_tissue
 from ccrl_wsi.tiles.grid import cut_tiles, group_tiles
@@ -55,7 +54,9 @@ def identify_slide(source: SlideSource, settings: Settings, models: str) -> Open
     """
     reader = open_slide(source, settings.slides)
     info = reader.info
-    identity = f"{info.content_key} {info.mpp} {models} {_regions_digest(info, settings)}"
+    drawn = settings.tissue.method == "geojson"
+    regions = regions_digest(info, settings.tissue) if drawn else ""
+    identity = f"{info.content_key} {info.mpp} {models} {regions}"
     core = core_px(info, grid_of(info, settings), settings)
     if core != settings.tiles.core_px:
         identity += f" core_px={core}"
@@ -151,13 +152,6 @@ def committed_tally(job: PartitionJob, part: Path | BinaryIO | None = None) -> T
 def tolerates(tally: Tally, settings: Settings) -> bool:
     """Whether cells that an earlier run found may lack what they lack."""
     return settings.slides.on_bad_tile == "skip" or not tally.n_skipped
-
-
-def _regions_digest(info: SlideInfo, settings: Settings) -> str:
-    """Changes with the regions that were drawn, not only with the name of their file."""
-    if settings.tissue.method != "geojson":
-        return ""
-    return sha256(regions_file(info, settings.tissue).read_bytes()).hexdigest()
 
 
 def _warnings(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccrl_wsi.errors import RunStopped, StorageError, StoreError
 from pipelines.bottleneck import find_bottleneck
-from pipelines.jobs import SlidePlan, Tally
+from pipelines.jobs import NO_NUCLEI, SlidePlan, Tally
 from pipelines.output_folder import OutputFolder, write_json
 from pipelines.state import SlideState
 
@@ -140,6 +140,8 @@ class Progress:
         self.counts.done += 1
         self.working.pop(slide_id, None)
         log.info("%s: %d cells", slide_id, tally.n_cells)
+        if tally.found_nothing:
+            log.warning("%s: %s", slide_id, NO_NUCLEI)
         if tally.n_skipped:
             log.warning(
                 "%s: %d of %d tiles cannot be decoded and were left out",

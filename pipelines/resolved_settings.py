@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ccrl_wsi.config import Settings
-from ccrl_wsi.embeddings.encoders import complete_crops, is_light
+from ccrl_wsi.embeddings.encoders import check_encoder, complete_crops, is_light
+from ccrl_wsi.nuclei.segmenters import check_segmenter
 
 
 def resolved(settings: Settings) -> Settings:
@@ -18,6 +19,19 @@ def resolved(settings: Settings) -> Settings:
     """
     crops = complete_crops(settings.crops, settings.embedding)
     return settings.model_copy(update={"crops": crops})
+
+
+def check_networks(settings: Settings) -> None:
+    """Refuse segmenters and encoders that a run would refuse. Loads none, and needs no slide.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        If there is no such network, or it works at another resolution or with other crops.
+    """
+    done = resolved(settings)
+    check_encoder(done.embedding, done.crops, done.tiles.mpp)
+    check_segmenter(done.nuclei, done.tiles.mpp)
 
 
 def with_device(settings: Settings) -> Settings:

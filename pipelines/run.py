@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
 from ccrl_wsi.store import remove_leftovers
+from ccrl_wsi.wording import counted
 from pipelines.cluster import cluster_cohort
 from pipelines.executors import Executor, open_executor
 from pipelines.failure_log import CLUSTER
@@ -77,6 +78,7 @@ def run_cohort(
     if settings.clusters.codebook is not None:
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models.encoder, models.encoder_fingerprint)
+        settings = _as_codebook(settings, given)
     folder = made_folder(out)
     with held(folder) as lock:
         claim_held(folder, settings, models.recorded())
@@ -85,7 +87,7 @@ def run_cohort(
         setup = make_setup(sources, lock.sign, settings, models)
         retries = settings.compute.retries
         with open_executor(suited(machine, settings), setup, retries) as executor:
-            log.info("%d slides on %s", len(sources), executor.description)
+            log.info("%s on %s", counted(len(sources), "slide"), executor.description)
             run = CohortRun(folder, settings, models, still_ours=lock.check)
             began = time.monotonic()
             with Progress(len(sources), folder, lock.check) as progress:
@@ -110,6 +112,9 @@ def cluster_again(out: Path | str, settings: Settings, machine: MachineSettings)
         models = read_json(folder.run_file)["models"]
         given = load_codebook(settings.clusters.codebook)
         given.check_encoder(models["encoder_name"], models["encoder"])
+        settings = _as_codebook(settings, given)
+    else:
+        _say_that_codebook_is_left(folder)
     before = earlier_failures(folder)
     with (
         held(folder) as lock,
@@ -141,6 +146,46 @@ def settings_of_last_clusters(out: Path | str) -> dict[str, Any]:
     return last
 
 
+def check_codebook(settings: Settings) -> None:
+    """Refuse what was given with a codebook and is not as in it: nothing is fitted.
+
+    Raises
+    ------
+    ClusterError
+        If the codebook cannot be read.
+    ConfigError
+        If the number of clusters, or whether slides are centred, is asked for otherwise.
+    """
+    asked = settings.clusters
+    if asked.codebook is None:
+        return
+    held = _as_codebook(settings, load_codebook(asked.codebook)).clusters
+    for name in sorted({"k", "centre_slides"} & asked.model_fields_set):
+        value = getattr(held, name)
+        if getattr(asked, name) != value:
+            raise ConfigError(
+                f"clusters.{name}={getattr(asked, name)} cannot be followed: the codebook "
+                f"{asked.codebook} is applied as it is ({name}={value}). Leave one of the two out."
+            )
+
+
+def _as_codebook(settings: Settings, codebook: Codebook) -> Settings:
+    """The settings with what a given codebook decides: what a later fit starts from."""
+    held = {"k": codebook.k, "centre_slides": codebook.centres_slides}
+    return settings.model_copy(update={"clusters": settings.clusters.model_copy(update=held)})
+
+
+def _say_that_codebook_is_left(folder: OutputFolder) -> None:
+    path = folder.table(LATE_FILE)
+    left = read_json(path)["clusters"]["codebook"] if path.is_file() else None
+    if left is not None:
+        log.warning(
+            "Clusters are fitted to these cells anew: the codebook %s, which gave the last ones, "
+            "is not applied. `--codebook` applies it again.",
+            left,
+        )
+
+
 def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
     """`run` follows its own settings: what `cluster` did with others since is done again."""
     last = folder.table(LATE_FILE)
@@ -154,21 +199,37 @@ def _warn_of_other_clusters(folder: OutputFolder, settings: Settings) -> None:
         )
 
 
-def refuse_cell_settings(settings: Settings) -> None:
-    """Refuse settings that `cluster` cannot follow, because the cells are there already.
+def refuse_cell_settings(out: Path | str, settings: Settings) -> None:
+    """Refuse settings that `cluster` and `report` cannot follow: the cells are there already.
+
+    What was given and is as the run had it is no wish, such as all of the run's own file.
 
     Raises
     ------
     ConfigError
-        If one of them is not at its default.
+        If one that was given is another one than the run's.
     """
-    changed = differences(cell_settings(Settings()), cell_settings(settings))
+    found = read_json(open_output(out).run_file)["cells"]
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    changed = _given_anew(given, cell_settings(settings), found)
     if changed:
-        names = ", ".join(sentence.partition(":")[0] for sentence in changed)
         raise ConfigError(
-            f"`cluster` leaves nuclei and embeddings as they are, so it cannot follow {names}. "
-            "Give these to `run`, with another output folder."
+            f"Nuclei and embeddings of {out} stay as they are, so {', '.join(changed)} cannot be "
+            "followed. Give another value to `run`, with another output folder."
         )
+
+
+def _given_anew(
+    given: Mapping[str, Any], new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Names of the leaves of ``given`` in which ``new`` is not as ``old``, with both values."""
+    names: list[str] = []
+    for key in sorted(given.keys() & new.keys()):
+        if isinstance(given[key], Mapping):
+            names += _given_anew(given[key], new[key], old.get(key, {}), f"{prefix}{key}.")
+        elif new[key] != old.get(key):
+            names.append(f"{prefix}{key}={new[key]} (the run: {old.get(key)})")
+    return names
 
 
 def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:

@@ -9,6 +9,7 @@ from ccrl_wsi.clusters.codebook import load_codebook
 from ccrl_wsi.errors import CcrlError
 from ccrl_wsi.store import check_store, open_store
 from ccrl_wsi.store.damage import ADVICE
+from ccrl_wsi.wording import counted
 from pipelines.failure_log import why_no_clusters
 from pipelines.output_folder import OutputFolder, open_output
 from pipelines.state import SlideState, known_slides, load_states
@@ -41,7 +42,7 @@ def verify_output(out: Path | str) -> tuple[list[str], str]:
         problems += [folder.told(f"{state.slide_id}: {problem}") for problem in found]
         n_cells += state.tally.n_cells
     verdict = f"{len(problems)} problems" if problems else "no problems"
-    return problems, f"{len(states)} slides, {n_cells} cells: {verdict}."
+    return problems, f"{counted(len(states), 'slide')}, {counted(n_cells, 'cell')}: {verdict}."
 
 
 def _check_folder(folder: OutputFolder, states: list[SlideState]) -> list[str]:

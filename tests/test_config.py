@@ -65,6 +65,10 @@ def test_an_empty_file_changes_nothing(tmp_path):
         "tiles.core_px=100": "multiple of 8",
         "slides.mpp=.inf": r"slides\.mpp: .*finite",
         "tissue.method=geojson": "belong together",
+        "slides.mpp=99": r"slides\.mpp=99 is not between slides\.min_mpp=0\.05 and slides\.max",
+        "slides.min_mpp=5": r"slides\.min_mpp=5 is not below slides\.max_mpp=4",
+        "tissue.min_chroma=0.2": r"min_chroma=0\.2 is not below tissue\.max_chroma=0\.08",
+        "nuclei.min_area_um2=2000": r"=2000 is not below nuclei\.max_area_um2=1500",
         "overlay.measurements=[aera_um2]": "no measurement 'aera_um2'; there are area_um2,",
     }.items(),
 )

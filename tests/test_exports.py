@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from dataclasses import replace
 
 import geopandas
 import numpy as np
@@ -54,6 +55,30 @@ def test_a_cohort_becomes_one_anndata_with_slide_patient_and_group(stores, tmp_p
     assert cohort.obs["cluster"].cat.categories.tolist() == ["C01", "C02"]
     assert list(cohort.uns["cluster_colors"]) == ["#010203", "#040506"]
     assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_an_anndata_tells_micrometres_site_and_scanner(stores, tmp_path, suffix):
+    anndata = pytest.importorskip("anndata", reason="needs the extra 'spatial'")
+    slide = replace(describe_store("E").slide, mpp=0.5)
+    coarse = make_store(tmp_path, "E", 3, slide=slide)
+    traits = [{"site": "Basel", "scanner": None}, {"site": None, "scanner": "GT450"}]
+    export_anndata([stores[0], coarse], tmp_path / f"x{suffix}", traits)
+    read = anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr
+    cohort = read(tmp_path / f"x{suffix}")
+    assert cohort.obs["slide_mpp"].tolist() == [0.25] * 12 + [0.5] * 3
+    um = cohort.obsm["spatial"] * cohort.obs["slide_mpp"].to_numpy()[:, None]
+    np.testing.assert_array_equal(cohort.obsm["spatial_um"], um)
+    assert cohort.obs["site"].tolist()[:12] == ["Basel"] * 12
+    assert cohort.obs["site"].isna().sum() == 3
+    assert cohort.obs["scanner"].tolist()[12:] == ["GT450"] * 3
+    assert dict(cohort.uns["ccrl"]) == {
+        "schema_version": open_store(coarse).attrs["schema_version"],
+        "segmenter": "watershed",
+        "encoder": "morphology",
+        "encoder_fingerprint": "beef",
+        "codebook": "cb",
+    }
 
 
 def test_slides_of_different_encoders_are_not_mixed(stores, tmp_path):

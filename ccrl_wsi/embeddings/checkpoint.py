@@ -161,8 +161,8 @@ def check_crop_rule(header: CheckpointHeader, crops: CropSettings, mpp: float) -
 def _opened(path: Path, framework: str) -> Any:
     if not path.is_file():
         raise ModelError(
-            f"There is no checkpoint {path}. Give the path of a {SUFFIX} file with "
-            "--set embedding.encoder=, or use embedding.encoder=morphology, which needs none."
+            f"There is no checkpoint {path}. Give the path of a {SUFFIX} file, such as `ccrl-wsi "
+            "train` leaves. `run` needs none with --set embedding.encoder=morphology."
         )
     try:
         return safe_open(path, framework=framework)

@@ -53,7 +53,11 @@ def make_segmenter(settings: NucleiSettings, device: str, *, compiled: bool = Fa
         from ccrl_wsi.nuclei.modelabc import load_modelabc
 
         return load_modelabc(settings, resolve_device(device))
-    raise ConfigError(
+    raise ConfigError(_no_such_segmenter(name))
+
+
+def _no_such_segmenter(name: str) -> str:
+    return (
         f"nuclei.segmenter={name}: choose {', '.join(SEGMENTERS)}, "
         "or package.module:Class of a TIAToolbox ModelABC."
     )
@@ -65,10 +69,12 @@ def check_segmenter(settings: NucleiSettings, mpp: float) -> None:
     Raises
     ------
     ConfigError
-        If its network was trained at another resolution.
+        If no segmenter has that name, or its network was trained at another resolution.
     ModelError
         If the weights of ``compact`` cannot be read.
     """
+    if settings.segmenter not in SEGMENTERS and ":" not in settings.segmenter:
+        raise ConfigError(_no_such_segmenter(settings.segmenter))
     if settings.segmenter == "compact":
         from ccrl_wsi.nuclei.compact import check_compact
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,24 @@ from ccrl_wsi.outputs.same_space import check_same_space
 from ccrl_wsi.store import SlideStore, TableFile, create_table, is_table, open_store
 
 _ROWS_AT_ONCE = 16384
-_SLIDE_COLUMNS = ("slide_id", "patient", "group")
+_SLIDE_COLUMNS = ("slide_id", "patient", "group", "site", "scanner")
+_PIXEL_SIZE = "slide_mpp"
 
 
-def export_anndata(store_paths: Sequence[Path], target: Path) -> int:
+def export_anndata(
+    store_paths: Sequence[Path], target: Path, traits: Sequence[Mapping[str, str | None]] = ()
+) -> int:
     """Write all slides as one AnnData, ``target`` ending in .h5ad or .zarr; returns n cells.
 
-    ``X`` is the embedding, ``obsm/spatial`` the centroid in level-0 pixels of its slide; ``obs``
-    has the columns of the stores and slide_id, patient and group.
+    ``X`` is the embedding, ``obsm/spatial`` the centroid in level-0 pixels of its slide, whose
+    size is ``slide_mpp`` in ``obs``, and ``obsm/spatial_um`` the same in micrometres, in which
+    slides of different scanners can be compared. ``obs`` has the columns of the stores and
+    slide_id, patient, group, site and scanner; ``uns/ccrl`` names segmenter, encoder and clusters.
+
+    Parameters
+    ----------
+    traits
+        Of each slide, where they are known: site and scanner, which stores do not tell.
 
     Raises
     ------
@@ -34,12 +44,13 @@ def export_anndata(store_paths: Sequence[Path], target: Path) -> int:
         raise StoreError(f"{target}: the name must end in .h5ad or .zarr.")
     _refuse_other_folder(target)
     stores = [open_store(path) for path in store_paths]
+    said = list(traits) or [{} for _ in stores]
     check_same_space(stores)
     temporary = target.with_name(f".{target.name}.partial{target.suffix}")
     _remove(temporary)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, stores)
+        _write(temporary, stores, said)
         _remove(target)
         temporary.rename(target)
     except OSError as error:
@@ -49,10 +60,12 @@ def export_anndata(store_paths: Sequence[Path], target: Path) -> int:
     return sum(store.n_cells for store in stores)
 
 
-def _write(target: Path, stores: Sequence[SlideStore]) -> None:
+def _write(
+    target: Path, stores: Sequence[SlideStore], traits: Sequence[Mapping[str, str | None]]
+) -> None:
     table = create_table(target)
     try:
-        columns = _Columns(stores)
+        columns = _Columns(stores, traits)
         writers = columns.create(table)
         for number, store in enumerate(stores):
             for start in range(0, store.n_cells, _ROWS_AT_ONCE):
@@ -67,8 +80,11 @@ def _write(target: Path, stores: Sequence[SlideStore]) -> None:
 class _Columns:
     """What the file has, and where it comes from."""
 
-    def __init__(self, stores: Sequence[SlideStore]) -> None:
+    def __init__(
+        self, stores: Sequence[SlideStore], traits: Sequence[Mapping[str, str | None]]
+    ) -> None:
         self._stores = stores
+        self._mpp = [float(store.attrs["slide"]["mpp"]) for store in stores]
         names = dict.fromkeys(name for store in stores for name in store.columns)
         self._plain = [n for n in names if n != "region" and not _is_coded(stores, n)]
         self._coded = {
@@ -76,21 +92,27 @@ class _Columns:
             for name in names
             if name != "region" and _is_coded(stores, name)
         }
-        self._of_slide = {name: [_note(store, name) for store in stores] for name in _SLIDE_COLUMNS}
+        self._of_slide = {
+            name: [_note(store, name, said) for store, said in zip(stores, traits, strict=True)]
+            for name in _SLIDE_COLUMNS
+        }
         self._order = [name for name in names if name != "region"]
 
     def create(self, table: TableFile) -> dict[str, Any]:
         """All arrays, empty; those that take rows, by path."""
         n = sum(store.n_cells for store in self._stores)
         d = self._stores[0].n_dimensions
-        table.frame("obs", [*self._order, *_SLIDE_COLUMNS])
+        table.frame("obs", [*self._order, *_SLIDE_COLUMNS, _PIXEL_SIZE])
         table.frame("var", [])
         table.strings("var/_index", [f"e{i:03d}" for i in range(d)])
         legend = self._stores[0].attrs.get("clusters", {}).get("colors", [])
         table.strings("uns/cluster_colors", ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in legend])
+        table.mapping("uns/ccrl", _about(self._stores[0]))
         writers: dict[str, Any] = {
             "X": table.rows("X", (n, d), np.float32),
             "obsm/spatial": table.rows("obsm/spatial", (n, 2), np.float64),
+            "obsm/spatial_um": table.rows("obsm/spatial_um", (n, 2), np.float64),
+            f"obs/{_PIXEL_SIZE}": table.rows(f"obs/{_PIXEL_SIZE}", (n,), np.float64),
             "obs/_index": table.rows("obs/_index", (n,), str),
         }
         for name in self._plain:
@@ -107,7 +129,10 @@ class _Columns:
         store = self._stores[number]
         stop = min(start + _ROWS_AT_ONCE, store.n_cells)
         yield "X", store.embedding(start, stop)
-        yield "obsm/spatial", store.centroids(start, stop)
+        spatial, mpp = store.centroids(start, stop), self._mpp[number]
+        yield "obsm/spatial", spatial
+        yield "obsm/spatial_um", spatial * mpp
+        yield f"obs/{_PIXEL_SIZE}", np.full(stop - start, mpp)
         yield "obs/_index", [f"{store.slide_id}-{i}" for i in range(start, stop)]
         for name in self._plain:
             yield f"obs/{name}", store.obs(name, start, stop)
@@ -131,9 +156,21 @@ def _different(values: Sequence[str | None]) -> list[str]:
     return [value for value in dict.fromkeys(values) if value is not None]
 
 
-def _note(store: SlideStore, name: str) -> str | None:
-    value = store.slide_id if name == "slide_id" else store.attrs["notes"].get(name)
-    return str(value) if value else None
+def _note(store: SlideStore, name: str, said: Mapping[str, str | None]) -> str | None:
+    known = {**said, **store.attrs["notes"], "slide_id": store.slide_id}
+    return str(known[name]) if known.get(name) else None
+
+
+def _about(store: SlideStore) -> dict[str, Any]:
+    """What all slides share: they are checked for it. Names are those of a store's table."""
+    attrs = store.attrs
+    return {
+        "schema_version": attrs["schema_version"],
+        "segmenter": attrs["segmenter"],
+        "encoder": attrs["encoder"]["name"],
+        "encoder_fingerprint": attrs["encoder"]["fingerprint"],
+        "codebook": attrs.get("clusters", {}).get("codebook", ""),
+    }
 
 
 def _codes(

@@ -1,8 +1,7 @@
 """Classes that a person gave to cells in QuPath, read from its GeoJSON and joined to cells.
 
-QuPath writes a FeatureCollection, an array of features or a single one, also gzipped; a class is a
-text or an object with ``name`` (or ``names``, for a class within a class). It leaves out of its own
-counts classes whose name ends with an asterisk, such as ``Ignore*``; so do we.
+QuPath writes a FeatureCollection, an array of features or a single one, also gzipped. It leaves out
+of its own counts classes whose name ends with an asterisk, such as ``Ignore*``; so do we.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import shapely
 
 from ccrl_wsi.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from ccrl_wsi.errors import LabelError
+from ccrl_wsi.qupath_classes import class_of, is_ignored
 
 _CLUSTER_NAME = re.compile(r"C\d\d")
 """The class our overlays come with: what nobody has changed is no label."""
@@ -242,15 +242,8 @@ def _with_children(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _label(feature: dict[str, Any]) -> str | None:
-    given = (feature.get("properties") or {}).get("classification")
-    if isinstance(given, dict):
-        several = given.get("names")
-        names = several if isinstance(several, list) and several else [given.get("name")]
-        given = ": ".join(name for name in names if isinstance(name, str) and name)
-    if not isinstance(given, str):
-        return None
-    name = given.strip()
-    is_none = not name or name.endswith("*") or _CLUSTER_NAME.fullmatch(name) is not None
+    name = class_of(feature)
+    is_none = not name or is_ignored(name) or _CLUSTER_NAME.fullmatch(name) is not None
     return None if is_none else name
 
 

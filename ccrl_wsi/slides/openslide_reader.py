@@ -170,8 +170,9 @@ def _open_file(path: Path) -> openslide.OpenSlide:
         problem = f"{path} cannot be read: {error.strerror}."
     except openslide.OpenSlideUnsupportedFormatError:
         problem = (
-            f"{path} is not a slide that OpenSlide can read. Plain images must be made into "
-            "tiled pyramidal TIFF first; an incomplete copy must be copied again."
+            f"{path} is not a slide that OpenSlide can read. Plain images (JPEG, PNG, TIFF) must "
+            "be made slides first: ccrl-wsi pyramid IMAGE --mpp 0.25 -o FOLDER. An incomplete copy "
+            "must be copied again."
         )
     except openslide.OpenSlideError as error:
         problem = f"{path} cannot be opened: {error}. Copy it again if the copy is incomplete."

@@ -26,25 +26,30 @@ def list_slides(arguments: Sequence[str]) -> list[SlideSource]:
     An argument is a slide file; a folder, searched with its subfolders for files with a slide's
     suffix; a pattern such as ``'slides/**/*.svs'``; or a CSV with a ``path`` column and, at
     will, ``slide_id``, ``mpp``, ``patient``, ``group``, ``site`` and ``scanner``. Paths in a CSV
-    count from its folder.
+    count from its folder. Lines of one file with different ids are slides of their own: two
+    pieces of tissue on one glass, say, each with its regions.
     A slide that is named but missing is listed: it fails when its turn comes, the others do not.
 
     Raises
     ------
     ConfigError
-        If nothing is found, a table is faulty, or two slides share a name.
+        If nothing is found, a table is faulty, two slides share a name, or two lines say different
+        things of one.
     """
-    found: dict[Path, SlideSource] = {}
-    for argument in arguments:
-        for source in _sources(argument):
-            key = source.path.absolute()
-            # What a table says of a slide outweighs that a folder also holds it.
-            if key not in found or found[key] == _source(source.path):
-                found[key] = source
-    if not found:
+    named = [(source, _is_table(a)) for a in arguments for source in _sources(a)]
+    # What a table says of a slide outweighs that a folder also holds it.
+    in_tables = {source.path.absolute() for source, is_said in named if is_said}
+    found: dict[tuple[Path, str], SlideSource] = {}
+    for source, is_said in named:
+        path = source.path.absolute()
+        if is_said or path not in in_tables:
+            first = found.setdefault((path, source.slide_id), source)
+            _refuse_contradiction(first, source)
+    sources = list(found.values())
+    if not sources:
         raise ConfigError("No slides given. Name files, folders, patterns or a CSV of slides.")
-    _check_names(list(found.values()))
-    return list(found.values())
+    _check_names(sources)
+    return sources
 
 
 def safe_name(name: str) -> str:
@@ -56,9 +61,22 @@ def _source(path: Path) -> SlideSource:
     return SlideSource(path, safe_name(path.stem))
 
 
+def _is_table(argument: str) -> bool:
+    return Path(argument).suffix.lower() == ".csv"
+
+
+def _refuse_contradiction(first: SlideSource, second: SlideSource) -> None:
+    said = [name for name in COLUMNS[2:] if getattr(first, name) != getattr(second, name)]
+    if said:
+        raise ConfigError(
+            f"{first.path} is listed twice as {first.slide_id}, with another {' and '.join(said)}. "
+            "Delete one of the lines, or give them different names in the column slide_id."
+        )
+
+
 def _sources(argument: str) -> Iterator[SlideSource]:
     path = Path(argument).expanduser()
-    if path.suffix.lower() == ".csv":
+    if _is_table(argument):
         yield from _read_table(path)
     elif path.is_dir():
         yield from map(_source, _in_folder(path))

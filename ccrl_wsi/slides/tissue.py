@@ -12,9 +12,10 @@ import shapely
 
 from ccrl_wsi.arrays import BoolArray, FloatArray
 from ccrl_wsi.config import TissueSettings
+from ccrl_wsi.errors import SlideError
 from ccrl_wsi.geometry import Box, PixelGrid
 from ccrl_wsi.records import SlideInfo
-from ccrl_wsi.slides.regions import read_regions
+from ccrl_wsi.slides.regions import read_regions, regions_file
 from ccrl_wsi.slides.staining import find_stained
 from ccrl_wsi.slides.thumbnail import Thumbnail
 
@@ -120,7 +121,7 @@ def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings)
     Raises
     ------
     SlideError
-        If the slide's regions cannot be read.
+        If the slide's regions cannot be read, or lie outside its scanned area.
     """
     grid = thumbnail.grid
     if settings.method == "otsu":
@@ -129,8 +130,22 @@ def find_tissue(thumbnail: Thumbnail, info: SlideInfo, settings: TissueSettings)
         return Tissue(np.ones((grid.height, grid.width), np.bool_), grid)
     bounds = info.bounds_px
     scanned = shapely.box(bounds.left, bounds.top, bounds.right, bounds.bottom)
-    regions = shapely.intersection(read_regions(info, settings), scanned)
+    drawn = read_regions(info, settings)
+    regions = shapely.intersection(drawn, scanned)
+    if regions.area == 0:
+        raise SlideError(_outside(regions_file(info, settings), drawn, bounds))
     return Tissue(_drawn(regions, grid), grid, regions)
+
+
+def _outside(path: Path, drawn: Any, bounds: Box) -> str:
+    if drawn.area == 0:
+        return f"{path}: areas of ignored classes (with *) cover all regions. Draw them again."
+    reach = "x {0:.0f} to {2:.0f}, y {1:.0f} to {3:.0f}".format(*drawn.bounds)
+    return (
+        f"{path}: the regions ({reach}) lie outside the scanned area (x {bounds.left} to "
+        f"{bounds.right}, y {bounds.top} to {bounds.bottom}; level-0 pixels). See whether they are "
+        "of this slide, in pixels, and whether tissue.regions_from_bounds is as it should be."
+    )
 
 
 def _overlap(first: float, last: float, n: int) -> FloatArray:

@@ -19,7 +19,7 @@ Node: TypeAlias = Any
 
 ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
-_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
 
 
@@ -97,23 +97,27 @@ def write_strings(group: Node, name: str, values: Sequence[str]) -> None:
 
 def write_mapping(group: Node, name: str, values: Mapping[str, Any]) -> None:
     """A dict of strings and numbers."""
-    inner = group.create_group(name, attributes=_DICT)
+    inner = group.create_group(name, attributes=DICT)
     for key, value in values.items():
-        is_text = isinstance(value, str)
-        kind = "string" if is_text else "numeric-scalar"
         array = inner.create_array(
             key,
             shape=(),
-            dtype=str if is_text else np.asarray(value).dtype,
-            attributes={"encoding-type": kind, "encoding-version": "0.2.0"},
+            dtype=str if isinstance(value, str) else np.asarray(value).dtype,
+            attributes=scalar_attributes(value),
         )
         array[...] = value
+
+
+def scalar_attributes(value: Any) -> dict[str, str]:
+    """Attributes of a string or number by itself."""
+    kind = "string" if isinstance(value, str) else "numeric-scalar"
+    return {"encoding-type": kind, "encoding-version": "0.2.0"}
 
 
 def create_mappings(group: Node, names: Sequence[str]) -> None:
     """Empty dicts: the parts of an AnnData that hold nothing yet."""
     for name in names:
-        group.create_group(name, attributes=_DICT)
+        group.create_group(name, attributes=DICT)
 
 
 def dataframe_attributes(columns: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ccrl_wsi.errors import StoreError
 from ccrl_wsi.store.encoding import (
     ARRAY,
     CATEGORICAL,
+    DICT,
     STRINGS,
     Node,
     RowWriter,
@@ -25,6 +26,8 @@ from ccrl_wsi.store.encoding import (
     create_mappings,
     create_rows,
     dataframe_attributes,
+    scalar_attributes,
+    write_mapping,
     write_strings,
 )
 from ccrl_wsi.store.layout import Chunking
@@ -59,6 +62,10 @@ class TableFile(Protocol):
 
     def strings(self, path: str, values: Sequence[str]) -> None:
         """A short array of strings."""
+        ...
+
+    def mapping(self, path: str, values: Mapping[str, Any]) -> None:
+        """A dict of strings and numbers."""
         ...
 
     def frame(self, path: str, columns: Sequence[str]) -> None:
@@ -108,6 +115,10 @@ class _ZarrTable:
         group, name = self._place(path)
         write_strings(group, name, values)
 
+    def mapping(self, path: str, values: Mapping[str, Any]) -> None:
+        group, name = self._place(path)
+        write_mapping(group, name, values)
+
     def frame(self, path: str, columns: Sequence[str]) -> None:
         self._root.create_group(path, attributes=dataframe_attributes(columns))
 
@@ -132,7 +143,7 @@ class _Hdf5Table:
         self._root: Node = h5py.File(path, "w")
         self._root.attrs.update(ANNDATA)
         for name in _EMPTY:
-            self._group(name, {"encoding-type": "dict", "encoding-version": "0.1.0"})
+            self._group(name, DICT)
 
     def rows(self, path: str, shape: tuple[int, ...], dtype: Any) -> Rows:
         is_text = dtype is str
@@ -153,6 +164,13 @@ class _Hdf5Table:
         array.attrs.update(STRINGS)
         if values:
             array[:] = np.asarray(values, dtype=object)
+
+    def mapping(self, path: str, values: Mapping[str, Any]) -> None:
+        self._group(path, DICT)
+        for name, value in values.items():
+            kind = self._text if isinstance(value, str) else None
+            array = self._root.create_dataset(f"{path}/{name}", data=value, dtype=kind)
+            array.attrs.update(scalar_attributes(value))
 
     def frame(self, path: str, columns: Sequence[str]) -> None:
         # HDF5 knows no empty list of texts, only an empty array of them.

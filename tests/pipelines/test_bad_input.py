@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from ccrl_wsi.config import load_settings
 from ccrl_wsi.errors import SlideError, StoreError
 from ccrl_wsi.slides.openslide_reader import OpenSlideReader
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
-from pipelines import cli, second_reading
+from pipelines import cli, inputs, second_reading
 from pipelines.machines import SerialMachine
 from pipelines.output_folder import open_output, write_text
 from pipelines.run import run_cohort
@@ -125,6 +126,41 @@ def test_a_bad_slide_fails_alone(run, slide_file, tmp_path, kind):
     assert "Traceback" not in said
     assert (tmp_path / "out" / "overlays" / "drawn.geojson.gz").exists()
     assert verify_output(tmp_path / "out")[0] == []
+
+
+def test_paths_of_which_none_is_there_are_told_before_networks_are_asked(run, tmp_path):
+    hovernet = (f"nuclei.weights={tmp_path}/none.pth", "nuclei.segmenter=hovernet_fast-pannuke")
+    code, said = run("nope.svs", settings=(*hovernet, "tiles.mpp=0.25"))
+    assert (code, "There is no file nope.svs. Check the path." in said) == (2, True)
+    assert "none.pth" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_slide_is_named_before_the_others_are_done(run, slide_file, tmp_path):
+    code, said = run(tmp_path / "nope.svs", slide_file, settings=("clusters.k=2",))
+    assert code == 1
+    assert said.index("nope.svs. The other slides are done") < said.index("2 slides on")
+
+
+@pytest.mark.parametrize("place", ["out", "out/slides"])
+def test_results_are_not_mixed_with_slides(run, slide_file, tmp_path, place):
+    slide = tmp_path / place / "drawn.tif"
+    slide.parent.mkdir(parents=True)
+    shutil.copy(slide_file, slide)
+    code, said = run(slide)
+    assert (code, f"-o {tmp_path / 'out'} is where slides lie" in said) == (2, True)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [slide]
+
+
+def test_regions_of_one_slide_are_not_taken_for_several(run, slide_file, tmp_path):
+    regions, other = tmp_path / "drawn.geojson", tmp_path / "other.tif"
+    ring = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]
+    regions.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    shutil.copy(slide_file, other)
+    settings = ("tissue.method=geojson", f"tissue.regions={regions}", "clusters.k=2")
+    code, said = run(slide_file, other, settings=settings)
+    assert (code, "is the file of one slide, but there are 2. Give a folder" in said) == (2, True)
+    assert run(slide_file, settings=settings)[0] == 0
 
 
 @pytest.fixture(autouse=True)
@@ -320,6 +356,17 @@ def test_missing_weights_are_told_before_any_work(run, slide_file, tmp_path):
     assert "compact" in said
 
 
+@pytest.mark.parametrize(("device", "is_said"), [("cpu", True), ("cuda", False)])
+def test_hovernet_on_cpu_cores_is_told(slide_file, tmp_path, monkeypatch, caplog, device, is_said):
+    monkeypatch.setattr(inputs, "resolve_device", lambda name: device)
+    sources = list_slides([str(slide_file)])
+    for name in ("hovernet_fast-pannuke", "compact", "watershed"):
+        caplog.clear()
+        settings = load_settings(overrides=[f"nuclei.segmenter={name}"])
+        inputs.check_inputs(sources, tmp_path / "out", settings, SerialMachine())
+        assert ("takes hours per slide" in caplog.text) == (is_said and "hovernet" in name)
+
+
 def test_a_read_only_folder_is_told(slide_file, tmp_path, monkeypatch, capfd):
     # Root may write into any folder of a disk, but not even root into this one.
     folder = "/proc/self/net" if os.geteuid() == 0 else str(tmp_path / "read_only")
@@ -401,3 +448,12 @@ def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, monkeypatc
         with pytest.raises(StoreError, match=r"slides\.csv: No space left.*finished stays"):
             write_text(tmp_path / "slides.csv", "after\n")
     assert (tmp_path / "slides.csv").read_text() == "before\n"
+
+
+def test_tissue_without_a_nucleus_is_warned_about(run, slide_file, tmp_path):
+    code, said = run(slide_file, settings=("nuclei.min_area_um2=1400",))
+    assert (code, "drawn: no nuclei found in its tissue" in said) == (0, True)
+    with (tmp_path / "out" / "slides.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["n_cells"] == "0"
+    assert row["warnings"].startswith("drawn.tif: no nuclei found in its tissue")

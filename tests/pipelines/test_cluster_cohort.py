@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ccrl_wsi.clusters.kmeans import assign
 from ccrl_wsi.config import load_settings
 from ccrl_wsi.embeddings.ccrl_encoder import CcrlEncoder
 from ccrl_wsi.embeddings.checkpoint import CropRule
-from ccrl_wsi.errors import ClusterError, StoreError
+from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.slides.pyramid import write_pyramid
 from ccrl_wsi.slides.slide_list import list_slides
@@ -23,7 +24,12 @@ from ccrl_wsi.store import open_store, telling_damage, update_description
 from pipelines.export import ExportOptions, export_cohort
 from pipelines.finish import FinishJob, finish_slide
 from pipelines.machines import LocalMachine, SerialMachine
-from pipelines.run import cluster_again, run_cohort, settings_of_last_clusters
+from pipelines.run import (
+    check_codebook,
+    cluster_again,
+    run_cohort,
+    settings_of_last_clusters,
+)
 from pipelines.verify import verify_output
 from tests.pipelines.conftest import SMOKE
 from tests.small_checkpoints import write_small_checkpoint
@@ -190,6 +196,30 @@ def test_a_folder_clustered_by_another_encoder_stays_as_it_was(out, slide_file, 
     assert fingerprints(out) == before
 
 
+def test_a_codebook_decides_what_the_next_fit_starts_from(out, cohort, tmp_path, caplog):
+    shutil.copytree(cohort, tmp_path / "other")
+    given = again(tmp_path / "other", "clusters.k=5", "clusters.centre_slides=true")
+    asked = load_settings(overrides=[f"clusters.codebook={tmp_path / 'other'}"])
+    check_codebook(asked)
+    assert cluster_again(out, asked, SERIAL).exit_code == 0
+    assert load_codebook(out).fingerprint == given.fingerprint
+    last = settings_of_last_clusters(out)["clusters"]
+    assert (last["k"], last["centre_slides"], last["codebook"]) == (5, True, None)
+    assert "is not applied" not in caplog.text
+    cluster_again(out, load_settings(base=settings_of_last_clusters(out)), SERIAL)
+    assert load_codebook(out).k == 5
+    assert f"the codebook {tmp_path / 'other'}, which gave the last ones, is not" in caplog.text
+
+
+def test_another_number_of_clusters_than_the_codebooks_is_refused(out):
+    codebook = f"clusters.codebook={out}"
+    check_codebook(load_settings(overrides=[codebook, "clusters.k=3", "clusters.n_init=3"]))
+    with pytest.raises(ConfigError, match=r"clusters\.k=8 cannot be followed.*\(k=3\)"):
+        check_codebook(load_settings(overrides=[codebook, "clusters.k=8"]))
+    with pytest.raises(ConfigError, match=r"clusters\.centre_slides=True cannot be followed"):
+        check_codebook(load_settings(overrides=[codebook, "clusters.centre_slides=true"]))
+
+
 @pytest.mark.parametrize("to", ["qupath", "anndata", "geoparquet", "tiaviz"])
 def test_slides_of_two_codebooks_are_not_exported_together(out, tmp_path, to):
     update_description(out / "slides" / "dark.zarr", {"clusters": {"codebook": "another"}})
@@ -197,6 +227,16 @@ def test_slides_of_two_codebooks_are_not_exported_together(out, tmp_path, to):
     with pytest.raises(StoreError, match=r"different codebooks.*Run `ccrl-wsi cluster`"):
         export_cohort(out, to, tmp_path / "x.parquet", options)
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_an_export_of_some_slides_has_these_alone(out, tmp_path):
+    options = ExportOptions(load_settings(overrides=SMOKE), slides=("dark",))
+    [overlay] = export_cohort(out, "qupath", tmp_path / "qupath", options)
+    assert overlay.name == "dark.geojson.gz"
+    [table] = export_cohort(out, "geoparquet", tmp_path / "parquet", options)
+    assert table.name == "dark.parquet"
+    with pytest.raises(ConfigError, match="--slide bright: no finished slide"):
+        export_cohort(out, "qupath", tmp_path, replace(options, slides=("dark", "bright")))
 
 
 def test_what_cluster_refused_is_not_what_the_next_command_starts_from(out):

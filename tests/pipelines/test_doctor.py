@@ -53,6 +53,18 @@ def test_a_folder_that_nobody_may_write_fails_even_for_root():
     assert check_output(Path("/proc/self/out")).state == "fail"
 
 
+def test_the_folder_that_was_asked_about_is_named(tmp_path):
+    wanted = tmp_path / "not" / "yet"
+    assert check_output(wanted).detail.startswith(f"{wanted}, to be made in {tmp_path}: writable")
+    assert check_output(tmp_path).detail.startswith(f"{tmp_path}: writable")
+
+
+def test_the_longest_name_stands_apart_from_what_was_found():
+    names = [check.name for check in diagnose(start_workers=False)]
+    for name in names:
+        assert f"{name} " in render([Check(name, "ok", "found")])
+
+
 def test_a_file_in_the_place_of_the_folder_fails(tmp_path):
     file = tmp_path / "out"
     file.write_text("")
@@ -143,9 +155,9 @@ def test_little_memory_is_answered_with_a_number_of_workers(monkeypatch):
 def test_advice_stands_below_its_finding():
     text = render([Check("Python", "ok", "3.11"), Check("GPU", "warn", "none", "Buy one.")])
     assert text.splitlines() == [
-        "ok    Python    3.11",
-        "warn  GPU       none",
-        "                -> Buy one.",
+        "ok    Python      3.11",
+        "warn  GPU         none",
+        "                  -> Buy one.",
     ]
 
 

@@ -310,6 +310,12 @@ def test_the_command_on_training_tiles_alone(monkeypatch, capfd, tiles, tmp_path
     assert "k-means fitted and scored on train" in said
 
 
+def test_what_evaluate_needs_is_said_where_nothing_was_given(monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, said = call(monkeypatch, capfd, "evaluate", "-o", tmp_path / "out")
+    assert (code, "--data FOLDER for CoNSeP" in said, "data/consep" in said) == (2, True, False)
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(monkeypatch, capfd, tmp_path):
     code, said = call(
         monkeypatch, capfd, "evaluate", "pixels", "-o", tmp_path / "out", "--data", tmp_path / "no"

@@ -101,7 +101,8 @@ def test_a_wrong_address_is_answered_with_the_right_form(on):
 
 @pytest.mark.parametrize("on", ["cluster", "nowhere/cluster.yaml", ""])
 def test_an_unknown_machine_is_answered_with_the_known_ones(on):
-    with pytest.raises(ConfigError, match="machine/slurm"):
+    known = r"Choose gpu, local, serial, slurm, a YAML file .* tcp://host:8786\.$"
+    with pytest.raises(ConfigError, match=known):
         load_machine(on)
 
 

@@ -97,6 +97,7 @@ WRITERS = [
     ],
     "evaluate --moa x.csv",
     "profile x.safetensors --data x",
+    "pyramid x.png --mpp 0.5",
 ]
 
 

@@ -152,7 +152,7 @@ def test_a_run_on_s3_that_is_killed_twice_ends_with_the_files_of_one_on_disk(
     assert result.exit_code == 0
     there = assert_same_objects(url, on_disk)
     n_cells = open_store(on_disk / "slides" / "small.zarr").n_cells
-    assert verify_output(url) == ([], f"1 slides, {n_cells} cells: no problems.")
+    assert verify_output(url) == ([], f"1 slide, {n_cells} cells: no problems.")
     assert SECRET not in caplog.text
     assert not any(SECRET.encode() in content for content in there.values())
     del result

@@ -15,9 +15,10 @@ import pytest
 
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import open_store
-from pipelines import cli
+from pipelines import cli, demo
 from pipelines.export import ExportOptions, export_cohort
 from pipelines.machines import SerialMachine
+from pipelines.output_folder import open_output
 from pipelines.run import run_cohort
 from pipelines.verify import verify_output
 
@@ -86,6 +87,14 @@ def test_exports_hold_all_cells(out, smoke, tmp_path):
     anndata = pytest.importorskip("anndata")
     [table] = export_cohort(out, "anndata", tmp_path / "all.h5ad", plain)
     assert anndata.read_h5ad(table).n_obs == n
+
+
+def test_the_demo_names_every_file_by_its_whole_path(out, smoke, monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "SLIDE_NAME", "drawn")
+    monkeypatch.chdir(tmp_path)
+    said = demo._sentences(open_output(out), smoke, Path("demo/a.tif"), Path("demo/demo.png"))
+    assert f"picture   {tmp_path}/demo/demo.png" in said
+    assert f"slide     {tmp_path}/demo/a.tif" in said
 
 
 def test_an_unknown_format_is_told(out, tmp_path, monkeypatch, capsys):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
-from ccrl_wsi.config import load_settings
+from ccrl_wsi.config import TissueSettings, load_settings
 from ccrl_wsi.parts import write_part
 from ccrl_wsi.slides.pyramid import write_pyramid
+from ccrl_wsi.slides.regions import regions_digest
 from ccrl_wsi.slides.slide_list import list_slides
 from ccrl_wsi.store import assemble_store
 from ccrl_wsi.synthetic import DrawnSlideSpec, draw_slide
@@ -65,6 +68,19 @@ def test_the_fingerprint_follows_the_regions_not_their_file(source, tmp_path):
         return fingerprint(source, settings_of(*regions))
 
     assert drawn_in("a.geojson", 100) == drawn_in("a.geojson", 100) != drawn_in("a.geojson", 200)
+
+
+def test_the_fingerprint_changes_where_ignored_areas_no_longer_count(tmp_path):
+    file = tmp_path / "r.geojson"
+    ring = [[0, 0], [50, 0], [50, 50], [0, 50], [0, 0]]
+    file.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    info = SimpleNamespace(slide_id="s")
+    settings = TissueSettings(method="geojson", regions=file)
+    assert regions_digest(info, settings) == sha256(file.read_bytes()).hexdigest()
+    square = {"type": "Polygon", "coordinates": [ring]}
+    ignored = {"properties": {"classification": {"name": "Ignore*"}}, "geometry": square}
+    file.write_text(json.dumps([square, {"type": "Feature", **ignored}]))
+    assert regions_digest(info, settings) != sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

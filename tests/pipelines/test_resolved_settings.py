@@ -176,7 +176,8 @@ def test_a_light_encoder_alone_computes_where_nuclei_are_found(bundled, override
 
 def test_the_config_command_shows_the_rule_that_would_be_used(bundled):
     def shown(*options):
-        done = CliRunner().invoke(app, ["config", *options])
+        coarse = ["--set", "nuclei.segmenter=watershed", "--set", "tiles.mpp=0.5"]
+        done = CliRunner().invoke(app, ["config", *coarse, *options])
         assert done.exit_code == 0
         return yaml.safe_load(done.output)["crops"]
 
@@ -185,10 +186,26 @@ def test_the_config_command_shows_the_rule_that_would_be_used(bundled):
         "size_px": 24,
         "keep": False,
     }
-    other = ("--set", "embedding.encoder=ccrl", "--set", "crops.size_px=9", "--explain")
-    assert shown(*other)["size_px"] == 9
+    assert shown("--set", "embedding.encoder=ccrl", "--explain")["size_px"] == 24
     plain = ("--set", "embedding.encoder=morphology")
     assert shown(*plain) == {"scale": 2.0, "size_px": 32, "keep": False}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    {
+        "nuclei.segmenter=hovernet": r"segmenter=hovernet: choose hovernet_fast-pannuke,",
+        "tiles.mpp=100": r"Set tiles\.mpp=0\.25 \(now 100\)",
+        "slides.mpp=99": r"slides\.mpp=99 is not between",
+        "embedding.encoder=none": "Unknown encoder",
+        "crops.size_px=9": "crops",
+    }.items(),
+)
+def test_the_config_command_refuses_what_a_run_would_refuse(override, sentence):
+    done = CliRunner().invoke(app, ["config", "--set", override])
+    with pytest.raises(ConfigError, match=sentence):
+        raise done.exception
+    assert done.output == ""
 
 
 def test_settings_are_resolved_without_what_is_slow_to_load():

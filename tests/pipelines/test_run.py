@@ -134,7 +134,7 @@ def test_verify_finds_what_was_damaged(slide_file, smoke, tmp_path):
     run_cohort(list_slides([str(slide_file)]), tmp_path, smoke, SerialMachine())
     problems, summary = verify_output(tmp_path)
     assert problems == []
-    assert summary.startswith("1 slides, ")
+    assert summary.startswith("1 slide, ")
     columns = tmp_path / "slides/drawn.zarr/tables/cells/X/c"
     chunk = next(path for path in columns.rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
@@ -352,10 +352,15 @@ def test_clustering_again_keeps_what_is_not_named(slide_file, tmp_path):
     assert kept.clusters.k == 4
 
 
-def test_clustering_refuses_settings_of_cells():
-    refuse_cell_settings(load_settings(overrides=["clusters.k=4", "overlay.points_above=5"]))
-    with pytest.raises(ConfigError, match=r"cannot follow tiles\.mpp"):
-        refuse_cell_settings(load_settings(overrides=["tiles.mpp=0.1"]))
+def test_clustering_refuses_settings_of_cells_that_are_not_the_runs(serial):
+    def give(*overrides):
+        refuse_cell_settings(serial, load_settings(overrides=overrides))
+
+    give("clusters.k=4", "overlay.points_above=5")
+    give(*SMOKE, "crops.size_px=null", "nuclei.window_px=null")  # The run's own file.
+    for other in ("tiles.mpp=0.25", "nuclei.segmenter=hovernet_fast-pannuke", "crops.scale=3"):
+        with pytest.raises(ConfigError, match=other.replace(".", r"\.") + r".* \(the run: "):
+            give(other)
 
 
 def test_outlines_are_measured_for_an_encoder_that_asks_and_are_not_stored(

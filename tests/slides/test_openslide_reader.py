@@ -126,7 +126,7 @@ def test_what_is_no_slide_is_said_in_one_sentence(tmp_path):
         "missing.svs": "There is no file",
         "": "is a folder, not a slide",
         "text.svs": "not a slide that OpenSlide can read",
-        "plain.png": "tiled pyramidal TIFF first",
+        "plain.png": "ccrl-wsi pyramid IMAGE",
     }.items():
         with pytest.raises(SlideError, match=sentence):
             opened(tmp_path / name)

@@ -102,6 +102,13 @@ def test_a_table_outweighs_a_folder_that_also_holds_its_slide(folder):
         assert mpps == {"a": None, "b": 0.25, "c": None}
 
 
+def test_two_pieces_on_one_glass_are_two_slides(folder):
+    text = "path,slide_id,patient\nb.svs,,P1\nb.svs,lower,P2\nb.svs,lower,P2\n"
+    for arguments in ([table(folder, text)], [f"{folder}/b.svs", table(folder, text)]):
+        patients = {source.slide_id: source.patient for source in list_slides(arguments)}
+        assert patients == {"b": "P1", "lower": "P2"}
+
+
 def test_tables_from_spreadsheets_are_read(folder):
     text = "\ufeffPath;MPP;# remark\r\nb.svs;0.5;from the archive\r\n"
     (source,) = list_slides([table(folder, text)])
@@ -120,6 +127,8 @@ def test_tables_from_spreadsheets_are_read(folder):
         "path\n": "has no lines below its header",
         "": "needs a column named path",
         "path,slide_id\nb.svs,a/b\n": "'a_b' would do",
+        "path,mpp,group\nb.svs,0.25,a\nb.svs,0.5,b\n": "twice as b, with another mpp and group",
+        "path,slide_id\nb.svs,x\nb.svs,X\n": "would both be called X",
         "path,slide_id\nb.svs,x\na.NDPI,x\n": "would both be called x",
     }.items(),
 )

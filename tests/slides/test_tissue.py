@@ -217,7 +217,16 @@ def test_regions_are_cut_at_the_slide(tmp_path):
     path.write_text(json.dumps(geometry_of(square(700, 500, 1000))))
     assert drawn_regions(path).area_um2 == pytest.approx(100 * 100 * 0.25)
     path.write_text(json.dumps(geometry_of(square(5000, 5000, 10))))
-    assert drawn_regions(path).is_empty
+    outside = r"regions \(x 5000 to 5010, y 5000 to 5010\) lie outside .*x 0 to 800, y 0 to 600"
+    with pytest.raises(SlideError, match=outside):
+        drawn_regions(path)
+
+
+def test_regions_that_are_ignored_as_a_whole_are_told(tmp_path):
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps([classed(square(150, 150, 20), c) for c in ("Ignore*", "Tumor")]))
+    with pytest.raises(SlideError, match="cover all regions"):
+        drawn_regions(path)
 
 
 def test_a_folder_holds_one_file_a_slide(tmp_path):
@@ -307,3 +316,27 @@ def test_areas_in_boxes_that_cover_the_slide_are_together_the_area(widths, seed)
         assert sum(areas) == pytest.approx(one.area_um2)
     assert tissue.area_in_um2(Box(0, 0, 16, 16), grid) == mask[0, 0] * 64
     assert tissue.area_in_um2(Box(0, 0, 8, 16), grid) == mask[0, 0] * 32
+
+
+def classed(geometry, name):
+    feature = {"type": "Feature", "geometry": geometry_of(geometry), "properties": {}}
+    feature["properties"]["classification"] = {"name": name, "color": [1, 2, 3]}
+    return feature
+
+
+@pytest.mark.parametrize(
+    ("name", "side_in_um2"),
+    [("Ignore*", 300**2 - 200**2), ("Artefact*", 300**2 - 200**2), ("Region*", 300**2)],
+)
+def test_what_qupath_ignores_is_cut_out_of_the_regions(tmp_path, name, side_in_um2):
+    path = tmp_path / "r.geojson"
+    drawn = [classed(square(150, 150, 200), name), classed(square(100, 100, 300), "Tumor")]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": drawn}))
+    assert drawn_regions(path).area_um2 == pytest.approx(side_in_um2 * 0.25)
+
+
+def test_ignored_areas_alone_are_no_regions(tmp_path):
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps(classed(square(150, 150, 200), "Ignore*")))
+    with pytest.raises(SlideError, match="ignored classes"):
+        drawn_regions(path)
