@@ -10,6 +10,7 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from ccrl_wsi.arrays import AnyArray
 from ccrl_wsi.errors import ModelError
 
 if TYPE_CHECKING:
@@ -123,6 +124,18 @@ def tell(span: Span) -> None:
     listener = _LISTENER.get()
     if listener is not None:
         listener(span)
+
+
+def pinned(array: AnyArray) -> torch.Tensor:
+    """A copy of ``array`` that a GPU fetches without the host.
+
+    It may be let go at once: PyTorch hands its memory out again only when the copies are done.
+    """
+    import torch
+
+    staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=True)
+    staged.numpy()[...] = array
+    return staged
 
 
 def stream_of(device: str, use: str, priority: int = 0) -> torch.cuda.Stream:

@@ -19,7 +19,14 @@ from torch import Tensor
 from ccrl_wsi.arrays import ByteArray, IntArray
 from ccrl_wsi.crops.cut import WHITE
 from ccrl_wsi.crops.resize_taps import taps_of
-from ccrl_wsi.device_work import FIRST, TileOnGpu, enough_memory, gpu_work, stream_of
+from ccrl_wsi.device_work import (
+    FIRST,
+    TileOnGpu,
+    enough_memory,
+    gpu_work,
+    pinned,
+    stream_of,
+)
 
 PIXELS_AT_ONCE = 2**21
 """Of windows or crops, whichever are larger: a batch takes about 50 MB."""
@@ -145,6 +152,4 @@ def _up(array: IntArray, device: torch.device) -> Tensor:
     """``array`` there; a GPU's stream fetches it when it comes to it."""
     if device.type != "cuda":
         return torch.from_numpy(array.astype(np.int64))
-    staged = torch.empty(array.shape, dtype=torch.int64, pin_memory=True)
-    staged.numpy()[...] = array
-    return staged.to(device, non_blocking=True)
+    return pinned(array.astype(np.int64)).to(device, non_blocking=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ccrl_wsi.arrays import ByteArray, FloatArray
-from ccrl_wsi.device_work import GpuWork, enough_memory, gpu_work
+from ccrl_wsi.device_work import GpuWork, enough_memory, gpu_work, pinned
 from ccrl_wsi.devices import (
     ASKING_GPU,
     computing,
@@ -143,8 +143,7 @@ class CcrlEncoder:
         device, advice = str(self._device), "Set embedding.batch_size lower."
         # Moments are of the current device, and a thread begins with the first.
         with enough_memory(device, f"{len(crops)} crops", advice), torch.cuda.device(self._device):
-            staged = torch.empty(crops.shape, dtype=torch.uint8, pin_memory=True)
-            staged.numpy()[...] = crops
+            staged = pinned(crops)
             with ASKING_GPU, gpu_work("encoder", device) as work:
                 found.copy_(self._look(staged.to(self._device, non_blocking=True)))
         return work

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ccrl_wsi.arrays import ByteArray
-from ccrl_wsi.device_work import GpuWork, TileOnGpu, gpu_work, stream_of
+from ccrl_wsi.device_work import GpuWork, TileOnGpu, gpu_work, pinned, stream_of
 from ccrl_wsi.devices import ASKING_GPU
 from ccrl_wsi.interfaces import Maps, Prediction
 from ccrl_wsi.nuclei.inference import inference
@@ -184,8 +184,7 @@ def _uploaded(rgb: ByteArray, device: str) -> TileOnGpu:
 
     up = stream_of(device, "upload")
     there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    staged = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
-    staged.numpy()[...] = rgb
+    staged = pinned(rgb)
     with torch.cuda.stream(up):
         pixels = staged.to(device, non_blocking=True)
         there.record(up)
