@@ -142,3 +142,16 @@ def test_what_a_gpu_did_has_rows_of_its_own_in_the_picture(benchmark, tmp_path):
     timeline.write_trace(events, tmp_path / "timeline.json")
     rows = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
     assert [row["tid"] for row in rows] == lanes
+
+
+def test_threads_behind_a_gpu_get_the_maps_of_their_own_tiles(benchmark, tmp_path, monkeypatch):
+    lanes = benchmark("lane_scaling")
+    # Patched by the benchmark too; this puts back what there was.
+    for name in ("segmenter_of", "reader_of", "cells_of_tile"):
+        monkeypatch.setattr(lanes.partitions, name, getattr(lanes.partitions, name))
+    monkeypatch.setattr(lanes, "BLOCKS", (3, 2))  # two tiles of unlike size, read from below
+    job = lanes.prepared(tmp_path)
+    tally = lanes.partitions.run_partition(lanes.with_threads(job, 1))
+    assert tally.n_tiles == 2
+    per_mm2 = tally.n_cells / tally.area_mm2
+    assert 4000 < per_mm2 < 6000
