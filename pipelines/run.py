@@ -12,6 +12,7 @@ from typing import Any
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.config import Settings, cell_settings, late_settings, with_absolute_paths
 from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
+from ccrl_wsi.nuclei.segmenters import SEGMENTERS
 from ccrl_wsi.records import SlideSource
 from ccrl_wsi.settings_tree import differences
 from ccrl_wsi.store import remove_leftovers
@@ -39,9 +40,11 @@ from pipelines.worker_setup import make_setup
 
 log = logging.getLogger("ccrl_wsi")
 
-WORKER_MEMORY_GIB = {"watershed": 2, "compact": 3}
+WORKER_MEMORY_GIB = {**dict.fromkeys(SEGMENTERS, 6), "compact": 3, "watershed": 2}
+"""What a worker of one thread needs on CPU cores, by segmenter."""
+
 MOST_WORKER_MEMORY_GIB = 10
-"""What a worker of one thread needs on CPU cores, by segmenter; the most is HoVer-Net's."""
+"""The same for networks that are compiled, and for a user's own."""
 
 LATE_FILE = "cluster_settings.json"
 """In the output folder: what `cluster` starts from."""
@@ -247,8 +250,10 @@ def suited(machine: MachineSettings, settings: Settings) -> MachineSettings:
     if gpus:
         log.info("One worker for each of %d GPUs; a machine file can say otherwise.", len(gpus))
         return GpuMachine()
-    name = settings.nuclei.segmenter
-    workers = fitting_workers(WORKER_MEMORY_GIB.get(name, MOST_WORKER_MEMORY_GIB))
+    needed_gib = MOST_WORKER_MEMORY_GIB
+    if not settings.compute.compile:
+        needed_gib = WORKER_MEMORY_GIB.get(settings.nuclei.segmenter, needed_gib)
+    workers = fitting_workers(needed_gib)
     return machine.model_copy(update={"workers": workers})
 
 
