@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -58,12 +58,26 @@ def position(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def piece(block: HoVerMaps, row: int, column: int, shape: tuple[int, int]) -> HoVerMaps:
-    """Maps of ``shape`` from a place of the slide on, which repeats ``block``."""
-    rows, columns = (
-        np.arange(first, first + n) % BLOCK_PX
-        for first, n in zip((row, column), shape, strict=True)
-    )
-    return HoVerMaps(*(m[np.ix_(rows, columns)] for m in block))
+    """Maps of ``shape`` from a place of the slide on, which repeats ``block``.
+
+    Copied stretch by stretch: taken pixel by pixel they would cost our side a tenth of its time.
+    """
+    pieces = [np.empty((*shape, *m.shape[2:]), m.dtype) for m in block]
+    for rows, from_rows in _stretches(row, shape[0]):
+        for columns, from_columns in _stretches(column, shape[1]):
+            for target, m in zip(pieces, block, strict=True):
+                target[rows, columns] = m[from_rows, from_columns]
+    return HoVerMaps(*pieces)
+
+
+def _stretches(first: int, length: int) -> Iterator[tuple[slice, slice]]:
+    """Where the pixels from ``first`` on go, and where in a block they are found."""
+    done = 0
+    while done < length:
+        begin = (first + done) % BLOCK_PX
+        n = min(BLOCK_PX - begin, length - done)
+        yield slice(done, done + n), slice(begin, begin + n)
+        done += n
 
 
 def true_centroids(maps: HoVerMaps) -> np.ndarray:

@@ -155,3 +155,15 @@ def test_threads_behind_a_gpu_get_the_maps_of_their_own_tiles(benchmark, tmp_pat
     assert tally.n_tiles == 2
     per_mm2 = tally.n_cells / tally.area_mm2
     assert 4000 < per_mm2 < 6000
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3000, 1020)])
+def test_a_slide_repeats_its_block_pixel_by_pixel(benchmark, row, column):
+    known = benchmark("known_nuclei")
+    side = known.BLOCK_PX
+    rng = np.random.default_rng(0)
+    block = known.HoVerMaps(rng.random((side, side)), rng.random((side, side, 2)))
+    rows, columns = (np.arange(first, first + 1100) % side for first in (row, column))
+    found = known.piece(block, row, column, (1100, 1100))
+    for maps, whole in zip(found, block, strict=True):
+        assert np.array_equal(maps, whole[np.ix_(rows, columns)])
