@@ -27,17 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from known_nuclei import Meter, OurSegmenter, piece
 from measured import Table
 from timeline import middle_job
 from whole_job import BLOCK_PX, MPP, draw, draw_block
 
 from ccrl_wsi.geometry import Box, PixelGrid
 from ccrl_wsi.nuclei.filters_on_device import rise_on_device
-from ccrl_wsi.nuclei.hovernet import HoVerNetSegmenter
 from ccrl_wsi.nuclei.hovernet_instances import GRADIENT_RANGE
 from ccrl_wsi.nuclei.hovernet_maps import HoVerMaps
 from ccrl_wsi.nuclei.tile_maps import Arrived
-from ccrl_wsi.records import Segmentation, Tile
+from ccrl_wsi.records import Tile
 from ccrl_wsi.tiles.grid import reading_order
 from pipelines import partitions
 from pipelines.jobs import PartitionJob
@@ -49,37 +49,20 @@ Took = tuple[float, float, float | None]
 """Seconds on the clock, core-seconds, and the share of the time in which threads were held back."""
 
 
-class FreeGPU:
+class FreeGPU(OurSegmenter):
     """A HoVer-Net on a GPU that has looked at every tile already."""
 
-    name, type_names, device = "free-hovernet", (), "cuda"
+    device = "cuda"
 
     def __init__(self, block: HoVerMaps, tiles: list[Tile]) -> None:
+        super().__init__(block, None, Meter())
         self.sent = [_sent(block, tile.read) for tile in tiles]
         self.number = 0
-        self.hovernet = HoVerNetSegmenter(
-            name=self.name,
-            type_names=(),
-            network=None,  # type: ignore[arg-type]
-            mode="fast",
-            device="cpu",
-            window_px=2048,
-            batch_size=4,
-            precision="float32",
-        )
 
     def predict(self, rgb: np.ndarray, mpp: float) -> Arrived:
         """The maps of the next tile; tiles are asked about in their order."""
         self.number += 1
         return Arrived(self.sent[(self.number - 1) % len(self.sent)])
-
-    def segment(self, maps: Any) -> Segmentation:
-        """As of any HoVer-Net."""
-        return self.hovernet.segment(maps)
-
-    def __call__(self, rgb: np.ndarray, mpp: float) -> Segmentation:
-        """Both parts."""
-        return self.segment(self.predict(rgb, mpp).wait())
 
 
 @dataclass
@@ -98,19 +81,14 @@ class PixelsAtHand:
 
 def _sent(block: HoVerMaps, read: Box) -> dict[str, np.ndarray]:
     """Maps of ``read`` of a slide that repeats ``block``, as a GPU sends them."""
-    rows, columns = (
-        np.arange(first, first + n) % BLOCK_PX
-        for first, n in ((read.top, read.height), (read.left, read.width))
-    )
-    place = np.ix_(rows, columns)
-    halved = block.probability[place].astype(np.float16)
+    known, hv = piece(block, read.top, read.left, (read.height, read.width))
+    halved = known.astype(np.float16)
     # Rounded to a half, what is below would become nucleus.
-    probability = np.where(block.probability[place] < 0.5, np.minimum(halved, 0.4998), halved)
-    types = np.zeros(probability.shape, np.uint8)
+    probability = np.where(known < 0.5, np.minimum(halved, 0.4998), halved)
     return {
         "probability": probability.astype(np.float16),
-        "rise": rise_on_device(torch.from_numpy(block.hv[place]), GRADIENT_RANGE).numpy(),
-        "types": types,
+        "rise": rise_on_device(torch.from_numpy(hv), GRADIENT_RANGE).numpy(),
+        "types": np.zeros(probability.shape, np.uint8),
     }
 
 

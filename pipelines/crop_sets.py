@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.arrays import IntArray
-from ccrl_wsi.config import CELLS_VERSION
+from ccrl_wsi.cell_identity import CELLS_VERSION
 from ccrl_wsi.crop_set import UNLABELLED, CropSet
 from ccrl_wsi.crops.cache import load_crop_set, save_crop_set
 from ccrl_wsi.crops.cut import crop_windows, cut_crops

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ccrl_wsi.arrays import FloatArray, IntArray
+from ccrl_wsi.cell_identity import late_settings
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.clusters.kmeans import assign
-from ccrl_wsi.config import Settings, late_settings
+from ccrl_wsi.config import Settings
 from ccrl_wsi.outputs.overlay import write_slide_overlay
 from ccrl_wsi.store import (
     SlideStore,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ccrl_wsi.config import Settings, cell_settings
+from ccrl_wsi.cell_identity import cell_settings
+from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, ConfigError, StoreError
 from ccrl_wsi.object_storage import ObjectFolder, is_url
 from ccrl_wsi.settings_tree import differences

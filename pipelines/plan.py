@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ccrl_wsi.config import Settings, fingerprint
+from ccrl_wsi.cell_identity import fingerprint
+from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import StoreError
 from ccrl_wsi.interfaces import SlideReader
 from ccrl_wsi.parts import part_manifest

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ccrl_wsi.cell_identity import late_settings
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
 from ccrl_wsi.cohort.slide_traits import Traits, read_traits, traits_of
-from ccrl_wsi.config import Settings, late_settings
+from ccrl_wsi.config import Settings
 from ccrl_wsi.errors import CcrlError, ClusterError, ConfigError
 from ccrl_wsi.outputs.report.page import render_report
 from ccrl_wsi.outputs.report.words import count

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ccrl_wsi.cell_identity import cell_settings, late_settings
 from ccrl_wsi.clusters.codebook import Codebook, load_codebook
-from ccrl_wsi.config import Settings, cell_settings, late_settings, with_absolute_paths
+from ccrl_wsi.config import Settings, with_absolute_paths
 from ccrl_wsi.errors import ClusterError, ConfigError, StoreError
 from ccrl_wsi.nuclei.segmenters import SEGMENTERS
 from ccrl_wsi.records import SlideSource
@@ -40,7 +41,7 @@ from pipelines.worker_setup import make_setup
 
 log = logging.getLogger("ccrl_wsi")
 
-WORKER_MEMORY_GIB = {**dict.fromkeys(SEGMENTERS, 6), "compact": 3, "watershed": 2}
+WORKER_MEMORY_GIB = {**dict.fromkeys(SEGMENTERS, 8), "compact": 3, "watershed": 2}
 """What a worker of one thread needs on CPU cores, by segmenter."""
 
 MOST_WORKER_MEMORY_GIB = 10

@@ -1,4 +1,4 @@
-"""Networks that find dark discs without having learnt anything."""
+"""Networks that have learnt nothing: one that finds dark discs, and TIAToolbox's at random."""
 
 from __future__ import annotations
 
@@ -7,10 +7,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from ccrl_wsi.nuclei.hovernet import REACHES, HoVerNetSegmenter
+from ccrl_wsi.nuclei.hovernet import REACHES, HoVerNetSegmenter, build_hovernet
 from ccrl_wsi.nuclei.hovernet_maps import ideal_maps
 
 TYPE_NAMES = ("Background", "Round", "Long")
+
+
+def random_hovernet(name, size):
+    """A HoVer-Net with random weights, its normalisations fitted so that no signal dies out."""
+    torch.manual_seed(0)
+    network, _ = build_hovernet(name)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.inference_mode():
+        network.train()(torch.rand(1, 3, *size) * 255)
+    return network.eval()
 
 
 class InkNetwork(nn.Module):

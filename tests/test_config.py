@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ccrl_wsi.cell_identity import CELL_SECTIONS, NOT_IN_CELLS, cell_settings, fingerprint
 from ccrl_wsi.config import (
-    CELL_SECTIONS,
-    NOT_IN_CELLS,
     Section,
     Settings,
-    cell_settings,
-    fingerprint,
     load_settings,
     with_absolute_paths,
 )

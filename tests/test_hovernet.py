@@ -29,22 +29,14 @@ from ccrl_wsi.nuclei.hovernet import (
 )
 from ccrl_wsi.nuclei.hovernet_instances import extract_instances
 from ccrl_wsi.nuclei.weights import load_weights, weights_folder
-from tests.drawn_networks import ink_segmenter
+from tests.drawn_networks import ink_segmenter, random_hovernet
 
 FAST = "hovernet_fast-pannuke"
 
 
 @pytest.fixture(scope="module")
 def fast_network():
-    """A HoVer-Net with random weights, its normalisations fitted so that no signal dies out."""
-    torch.manual_seed(0)
-    network, _ = build_hovernet(FAST)
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.inference_mode():
-        network.train()(torch.rand(1, 3, 128, 128) * 255)
-    return network.eval()
+    return random_hovernet(FAST, (128, 128))
 
 
 def as_segmenter(network, **changes):

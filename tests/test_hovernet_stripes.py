@@ -10,22 +10,14 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccrl_wsi.nuclei import hovernet_stripes
-from ccrl_wsi.nuclei.hovernet import build_hovernet
 from ccrl_wsi.nuclei.hovernet_stripes import InStripes
+from tests.drawn_networks import random_hovernet
 
 SIDES = {"fast": (136, 120), "original": (270, 278)}
 
 
 def built(name):
-    """A HoVer-Net with random weights, its normalisations fitted so that no signal dies out."""
-    torch.manual_seed(0)
-    network, _ = build_hovernet(name)
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.inference_mode():
-        network.train()(torch.rand(1, 3, *SIDES[network.mode]) * 255)
-    return network.eval()
+    return random_hovernet(name, SIDES[name.split("-")[0].removeprefix("hovernet_")])
 
 
 @pytest.fixture(scope="module")

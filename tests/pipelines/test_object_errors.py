@@ -101,15 +101,21 @@ WRITERS = [
 ]
 
 
+def refused(monkeypatch, capfd, command, folder):
+    """What a command in ``folder`` says that refuses to begin and leaves nothing there."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, said = call(monkeypatch, capfd, *command)
+    assert code == 2
+    assert "Traceback" not in said
+    assert list(folder.iterdir()) == []
+    return said
+
+
 @pytest.mark.parametrize("command", [*(f"{c} -o" for c in WRITERS), "export out --to qupath -t"])
 def test_commands_that_need_a_disk_say_so(monkeypatch, capfd, command, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "1000")
-    code, said = call(monkeypatch, capfd, *command.split(), "s3://bucket/out")
-    assert code == 2
+    said = refused(monkeypatch, capfd, [*command.split(), "s3://bucket/out"], tmp_path)
     assert "s3://bucket/out is an address, and a folder on disk is needed here. Only `run`" in said
-    assert "Traceback" not in said
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_option_that_is_written_to_was_thought_of():
@@ -123,12 +129,8 @@ def test_every_option_that_is_written_to_was_thought_of():
 
 @pytest.mark.parametrize("command", ["run x.tif -o", "cluster", "verify", "report"])
 def test_one_slash_makes_no_folder(monkeypatch, capfd, command, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "1000")
-    code, said = call(monkeypatch, capfd, *command.split(), "s3:/bucket/out")
-    assert code == 2
+    said = refused(monkeypatch, capfd, [*command.split(), "s3:/bucket/out"], tmp_path)
     assert "An address has two slashes: s3://bucket/out." in said
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_codebook_is_read_from_disk(monkeypatch, capfd):

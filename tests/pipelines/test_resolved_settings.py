@@ -9,7 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from ccrl_wsi.config import cell_settings, fingerprint, load_settings
+from ccrl_wsi.cell_identity import cell_settings, fingerprint
+from ccrl_wsi.config import load_settings
 from ccrl_wsi.embeddings import encoders
 from ccrl_wsi.embeddings.checkpoint import CropRule
 from ccrl_wsi.errors import ConfigError, ModelError
@@ -121,12 +122,19 @@ def a_large_computer(monkeypatch):
 @pytest.mark.parametrize(
     ("segmenter", "gib", "workers"),
     [("watershed", 16, 8), ("watershed", 9, 4), ("compact", 9, 3), ("watershed", 1, 1)]
-    + [("hovernet_fast-pannuke", 32, 3), ("mine:Network", 64, 6)],
+    + [("hovernet_fast-pannuke", 32, 4), ("mine:Network", 64, 6)],
 )
 def test_there_are_no_more_workers_than_memory(bundled, monkeypatch, segmenter, gib, workers):
     gpus(monkeypatch, "")
     monkeypatch.setattr(dask_clusters, "MEMORY_LIMIT", gib * 2**30)
     assert machine_for(f"nuclei.segmenter={segmenter}") == LocalMachine(workers=workers)
+
+
+def test_what_is_compiled_needs_more_memory(bundled, monkeypatch):
+    gpus(monkeypatch, "")
+    monkeypatch.setattr(dask_clusters, "MEMORY_LIMIT", 32 * 2**30)
+    compiled = machine_for("nuclei.segmenter=compact", "compute.compile=true")
+    assert compiled == LocalMachine(workers=3)
 
 
 def gpus(monkeypatch, names):
